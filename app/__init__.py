@@ -1,0 +1,1 @@
+"""The training: what runs in every pod, on a laptop, or typed by hand."""

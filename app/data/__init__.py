@@ -1,0 +1,1 @@
+"""Reading images: what there is, in which order, decoded how."""

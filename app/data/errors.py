@@ -1,0 +1,40 @@
+"""How errors of the file system become one clear line and an exit code. No torch."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from app.resilience.exit_codes import ExitCode, TrainingError
+
+VOLUME_ERRNOS = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+)
+"""What a sick disk, NFS server or FUSE mount answers: the same read may succeed later, on this node or another."""
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """The path as one printable line, whatever bytes its name holds."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def unreadable(path: str | os.PathLike[str], error: OSError) -> TrainingError:
+    """The error to raise for a file or folder that could not be read: 144 for a sick volume, 66 for the rest."""
+    why = error.strerror or str(error)
+    if error.errno in VOLUME_ERRNOS:
+        return TrainingError(ExitCode.VOLUME_IO, f"{shown(path)}: the volume failed while it was read: {why}")
+    return TrainingError(ExitCode.DATA_MISSING, f"{shown(path)} cannot be read: {why}")
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError, instead: str) -> TrainingError:
+    """The error to raise for a folder that could not be written: 144 for a full or sick volume, 64 for the rest.
+
+    Args:
+        path: what was to be written.
+        error: what the file system answered.
+        instead: what the user can do, as the end of the sentence.
+    """
+    sick = error.errno in VOLUME_ERRNOS or error.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = ExitCode.VOLUME_IO if sick else ExitCode.BAD_OPTION
+    return TrainingError(code, f"{shown(path)} cannot be written: {error.strerror or error}; {instead}")

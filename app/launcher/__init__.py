@@ -1,0 +1,1 @@
+"""The launcher's parts: processes, verdict, watchdog, gang. Standard library and prometheus-client only, no torch."""

@@ -1,0 +1,35 @@
+"""SIGTERM and SIGINT as a count that the launcher's loop looks at. Imports nothing slow: it is installed first."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from types import FrameType
+
+
+class Signals:
+    """Counts the requests to stop, and wakes the loop that waits for them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = ""
+        self._wake, self._woken = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(self._woken, False)
+
+    def install(self) -> None:
+        """Takes over SIGTERM and SIGINT; only the main thread may call it."""
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        self.first = self.first or signal.Signals(number).name
+
+    def wait(self, seconds: float) -> None:
+        """Returns after `seconds`, or as soon as a signal arrives."""
+        readable, _, _ = select.select([self._wake], [], [], seconds)
+        if readable:
+            os.read(self._wake, 512)

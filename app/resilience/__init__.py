@@ -1,0 +1,1 @@
+"""What lets a run survive: checkpoints, agreement, heartbeat, exit codes."""

@@ -1,0 +1,49 @@
+"""From any exception to an exit code: whose fault it was, and whether trying again can help."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+from app.resilience.exit_codes import ExitCode, TrainingError
+
+VOLUME_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors of a volume, not of the data on it."""
+
+_PEER_WORDS = (
+    "connection reset by peer", "connection closed by peer", "broken pipe", "connection refused",
+    "socket timeout", "timed out waiting", "gloo", "nccl", "tccl", "remote process exited", "heartbeat timeout",
+)  # fmt: skip
+"""Parts of a RuntimeError's text with which collectives of torch's backends say that a peer is gone."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def classify(error: BaseException, *, stepped: bool, device_failed: Callable[[BaseException], bool]) -> TrainingError:
+    """The error as a TrainingError with one line.
+
+    Args:
+        error: what ended the rank.
+        stepped: whether this process had done its first step: before it, the same command would fail again.
+        device_failed: the accelerator's own reading of an error.
+    """
+    if isinstance(error, TrainingError):
+        return error
+    text = (str(error).strip() or repr(error)).splitlines()[0]
+    if isinstance(error, OSError) and error.errno in VOLUME_ERRNOS:
+        return TrainingError(ExitCode.VOLUME_IO, text)
+    if device_failed(error):
+        return TrainingError(ExitCode.DEVICE, text)
+    if isinstance(error, MemoryError) or _is_among(error, _OUT_OF_MEMORY):
+        code = ExitCode.UNCLASSIFIED if stepped else ExitCode.INTERNAL
+        return TrainingError(code, f"out of memory: give a smaller --batch_size or --image_size ({text})")
+    if type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError") or _is_among(
+        error, _PEER_WORDS
+    ):
+        return TrainingError(ExitCode.LOST_PEER, text)
+    code = ExitCode.UNCLASSIFIED if stepped else ExitCode.INTERNAL
+    return TrainingError(code, f"{type(error).__name__}: {text}")
+
+
+def _is_among(error: BaseException, words: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

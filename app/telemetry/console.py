@@ -1,0 +1,64 @@
+"""What a person, and the parsers that users already have, read in the log of rank 0."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from app.config import TrainConfig
+from app.validation import Validation
+
+
+def seed_line(*, epoch: int, iteration: int, rank: int, loss: float, rank_images_per_second: float) -> str:
+    """The line that users' scripts parse: it starts with `TCAPPDLL `, has no prefix, and `train.ips` is per rank.
+
+    Args:
+        epoch: from 0, as the original counts.
+        iteration: of the epoch, from 0.
+        rank: who prints.
+        loss: of the last step.
+        rank_images_per_second: of one rank.
+    """
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return (
+        f"TCAPPDLL {now} - Epoch: {epoch} Iteration: {iteration}  rank : {rank} "
+        f"train.loss : {loss:.6f} train.ips : {rank_images_per_second:.2f} imgs/s"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 47s, 3m12s, 3h12m, 2d3h."""
+    if math.isnan(seconds):
+        return "?"
+    whole = max(0, round(seconds))
+    for unit, small, (name, small_name) in ((86400, 3600, "dh"), (3600, 60, "hm"), (60, 1, "ms")):
+        if whole >= unit:
+            return f"{whole // unit}{name}{whole % unit // small}{small_name}"
+    return f"{whole}s"
+
+
+def first_line(config: TrainConfig, torch_version: str, devices: str) -> str:
+    """What runs, on what: the first line of every rank 0's log."""
+    return (
+        f"resnet-operator: {config.model} on {config.dataset} {config.size} px, {config.world_size} rank(s) on "
+        f"{config.nnodes} node(s), global batch {config.global_batch}, learning rate {config.learning_rate:g}, "
+        f"warm-up {config.warmup} of {config.epochs} epochs; torch {torch_version}, {config.device}: {devices}"
+    )
+
+
+def train_line(config: TrainConfig, values: dict[str, Any]) -> str:
+    """Progress of an epoch, for a person."""
+    return (
+        f"epoch {values['epoch']}/{config.epochs} step {values['step']}/{values['steps']} "
+        f"loss {values['loss']:.4f} lr {values['learning_rate']:.4g} {values['images_per_second']:.0f} img/s "
+        f"data wait {values['data_wait_share']:.0%} left {duration(values['eta_seconds'])}"
+    )
+
+
+def validation_line(config: TrainConfig, epoch: int, result: Validation, best_top1: float) -> str:
+    """The result of a validation, for a person. `epoch` counts from 1."""
+    return (
+        f"epoch {epoch}/{config.epochs} validated {result.images} images: top-1 {result.top1:.2%} "
+        f"top-5 {result.top5:.2%} loss {result.loss:.4f} (best top-1 {best_top1:.2%})"
+    )

@@ -1,0 +1,397 @@
+"""One rank of a training, from start to end.
+
+The launcher (`python -m app.run_resnet`) starts one of these per device with the same flags. The methods of `Training`
+stand in the order of a run: device, data, gang, network, state, epochs, export.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from app.config import ConfigError, TrainConfig, parse
+from app.resilience import outcome
+from app.resilience.exit_codes import ExitCode, TrainingError
+from app.resilience.heartbeat import ENV_HEARTBEAT, Heart, Phase
+from app.resilience.outcome import ENV_OUTCOME, Outcome
+from app.resilience.parent import die_with_parent
+
+try:
+    import torch
+
+    from app import model, recipe
+    from app.accelerators.base import Accelerator
+    from app.accelerators.find import find
+    from app.data.loader import Batch, Loader
+    from app.data.open import open_dataset
+    from app.ranks import Rank
+    from app.resilience.agreement import Agreement, Verdict, diverged
+    from app.resilience.classify import classify
+    from app.resilience.keeper import Keeper
+    from app.step import Stepper
+    from app.telemetry import console
+    from app.telemetry.meter import Meter
+    from app.telemetry.profile import Tracer
+    from app.validation import validate
+except ImportError as error:
+    print(f"train: {error}: this image lacks what the training needs: torch, and extra 'app'", file=sys.stderr)
+    sys.exit(ExitCode.FRAMEWORK_MISSING)
+
+
+class Training:
+    """A run as one rank sees it; `run` is the whole of it."""
+
+    def __init__(self, config: TrainConfig, rank: Rank, heart: Heart) -> None:
+        self.config, self.rank, self.heart = config, rank, heart
+        self.stop = threading.Event()
+        self.keeper: Keeper | None = None
+        self.tracer: Tracer | None = None
+        self.epoch = 0  # in progress, from 0
+        self.consumed = 0  # images of this epoch that were trained on
+        self.step = 0  # optimizer steps done in the whole run
+        self.images = 0
+        self.saved_step = -1
+        self.best_top1, self.best_step, self.best_epoch = float("-inf"), -1, 0
+
+    def run(self, accelerator: Accelerator) -> Outcome:
+        """Trains to the end.
+
+        Raises:
+            TrainingError: an end with a code of its own (stopped, diverged, bad data …).
+        """
+        self.set_up(accelerator)
+        finished = self.resume()
+        if finished:
+            if self.rank.is_first:
+                say(f"train: {finished}")
+            return Outcome(ExitCode.DONE, finished)
+        self.train()
+        return self.finish()
+
+    def set_up(self, accelerator: Accelerator) -> None:
+        """Device, data, gang, network."""
+        config, rank = self.config, self.rank
+        self.accelerator = accelerator
+        device = accelerator.claim(rank.local_rank)
+        if rank.is_first:
+            say(console.first_line(config, torch.__version__, accelerator.describe()))
+        self.heart.beat(phase=Phase.SCAN, epochs=config.epochs)
+        self.data = open_dataset(config)
+        self.loader = Loader(self.data, config, rank=rank.rank)
+        self.heart.beat(phase=Phase.START)
+        rank.join(config, accelerator.backend)
+        self.heart.beat(phase=Phase.FIRST_STEP)
+        torch.manual_seed(config.seed + rank.rank)
+        self.network = model.build(config.model, len(self.data.classes), config.seed)
+        initial = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        self.stepper = Stepper(config, self.network, accelerator, device, peers=rank.world_size > 1)
+        self.stepper.warm_up(say)
+        self.network.load_state_dict(initial)
+        self.agreement = Agreement(world_size=rank.world_size)
+        self.meter = Meter(config.global_batch)
+
+    def resume(self) -> str:
+        """Loads the newest good checkpoint, which rank 0 reads for all. A line, where the run is already finished."""
+        loaded, finished = None, ""
+        if self.rank.is_first and self.config.steps_per_epoch <= 0:
+            self.keeper = Keeper(self.config, self.heart, say)
+            if self.keeper.finished:
+                finished = self.keeper.lineage.finished_line()
+            else:
+                loaded = self.keeper.load()
+        loaded, finished = self.rank.tell((loaded, finished))
+        if loaded:
+            self.load(*loaded)
+        self.heart.beat(step=self.step, images=self.images, steps=self.step + self.steps_left())
+        if self.keeper and not finished:
+            parent = self.keeper.lineage.parent
+            self.event(
+                "start", world_size=self.rank.world_size, global_batch=self.config.global_batch,
+                parent=str(parent) if parent else None,
+            )  # fmt: skip
+        return str(finished)
+
+    def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Sets network, optimizer, scaler and counters to those of a checkpoint."""
+        self.network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+        self.stepper.load_state(state)
+        self.epoch, self.consumed, self.step = state["epoch"], state["consumed"], state["step"]
+        self.images, self.saved_step = state["images"], state["step"]
+        self.best_top1, self.best_step, self.best_epoch = state["best_top1"], state["best_step"], state["best_epoch"]
+        self.heart.beat(
+            checkpoint_step=self.step, nonfinite_steps=state["nonfinite_steps"], bad_images=state["bad_images"],
+            best_top1=self.best_top1 if self.best_step >= 0 else float("nan"),
+        )  # fmt: skip
+
+    def steps_left(self) -> int:
+        """Optimizer steps from here to the end."""
+        if self.epoch >= self.config.epochs:
+            return 0
+        return self.loader.steps(self.consumed) + (self.config.epochs - self.epoch - 1) * self.loader.steps()
+
+    def train(self) -> None:
+        """Epoch after epoch: train, checkpoint, validate."""
+        # From here on SIGTERM means: finish the step, checkpoint, leave with 143. Until here it ends the process.
+        signal.signal(signal.SIGTERM, lambda *_: self.stop.set())
+        self.next_save = time.monotonic() + 60 * self.config.checkpoint_minutes
+        if self.config.profiler and self.rank.is_first:
+            self.tracer = Tracer(self.config.profiler_dir, self.config.device)
+        try:
+            while self.epoch < self.config.epochs:
+                self.train_epoch()
+                nonfinite_in_row = self.stepper.interval.nonfinite_in_row
+                self.obey(self.agreement.now(stop=self.stop.is_set(), nonfinite_in_row=nonfinite_in_row))
+                if self.config.steps_per_epoch <= 0:
+                    self.save()
+                    if not self.validate():
+                        break
+                self.epoch, self.consumed = self.epoch + 1, 0
+        finally:
+            self.loader.close()
+            if self.tracer:
+                self.tracer.stop()
+                say(f"train: profile written to {self.tracer.path}")
+
+    def train_epoch(self) -> None:
+        """The rest of the current epoch; nothing, where it goes on from a checkpoint made before a validation."""
+        rate = recipe.learning_rate(self.config, self.epoch)
+        self.stepper.set_learning_rate(rate)
+        self.heart.beat(phase=Phase.TRAIN, epoch=self.epoch + 1, learning_rate=rate)
+        steps = self.loader.steps(self.consumed)
+        batches = self.loader.train_batches(self.epoch, self.consumed)
+        self.meter.begin()
+        for left in range(steps - 1, -1, -1):
+            self.train_step(batches)
+            if left == 0 or self.step % self.config.log_interval == 0:
+                self.log()
+            verdict = self.agreement.at(
+                self.step, stop=self.stop.is_set(), nonfinite_in_row=self.stepper.interval.nonfinite_in_row
+            )
+            if verdict:
+                self.obey(verdict)
+            if self.keeper and time.monotonic() >= self.next_save and not self.keeper.busy:
+                self.save()
+
+    def train_step(self, batches: Iterator[Batch]) -> None:
+        """One optimizer step, counted."""
+        waited, bad = self.stepper.run(batches)
+        self.step += 1
+        self.consumed += self.config.global_batch
+        self.images += self.config.global_batch
+        state = self.heart.state
+        self.heart.step_took(self.meter.step(waited))
+        self.heart.beat(
+            phase=Phase.TRAIN, step=self.step, images=self.images, first_steps=state.first_steps + 1,
+            data_wait_seconds=state.data_wait_seconds + waited, bad_images=state.bad_images + bad,
+        )  # fmt: skip
+        if self.tracer:
+            self.tracer.step()
+        if self.keeper:
+            self.keeper.take_news()
+
+    def log(self) -> None:
+        """Reads the device once, and says how the run is doing."""
+        numbers = self.stepper.interval.read(self.accelerator)
+        rate, wait_share = self.meter.rates()
+        left = self.steps_left()
+        validations = self.config.epochs - self.epoch if self.config.steps_per_epoch <= 0 else 0
+        eta = self.meter.eta(left, validations)
+        state, scaler = self.heart.state, self.stepper.scaler
+        self.heart.beat(
+            loss=numbers["loss"], nonfinite_steps=state.nonfinite_steps + numbers["nonfinite"],
+            busy_seconds=state.busy_seconds + numbers["busy"], images_per_second=rate, eta_seconds=eta,
+            gradient_scale=scaler.get_scale() if scaler.is_enabled() else 1.0,
+            memory_bytes=self.accelerator.memory_bytes(), steps=self.step + left,
+        )  # fmt: skip
+        if not self.rank.is_first:
+            return
+        values = {
+            "loss": numbers["loss"], "learning_rate": state.learning_rate, "images_per_second": rate,
+            "data_wait_share": wait_share,
+        }  # fmt: skip
+        where = {"epoch": self.epoch + 1, "step": self.step, "steps": self.step + left, "eta_seconds": eta}
+        say(console.train_line(self.config, {**values, **where}))
+        say(console.seed_line(
+            epoch=self.epoch, iteration=self.consumed // self.config.global_batch - 1, rank=self.rank.rank,
+            loss=numbers["last_loss"], rank_images_per_second=rate / self.rank.world_size,
+        ))  # fmt: skip
+        self.event("train", **values)
+
+    def obey(self, verdict: Verdict) -> None:
+        """Does what all ranks agreed on.
+
+        Raises:
+            TrainingError: 143 after the checkpoint, where any rank was told to stop; 76 where the loss is lost.
+        """
+        if diverged(verdict.nonfinite_in_row):
+            raise TrainingError(
+                ExitCode.DIVERGED,
+                f"diverged: the loss was not finite in {verdict.nonfinite_in_row} steps in a row, up to step "
+                f"{self.step} of epoch {self.epoch + 1}; lower the learning rate ({self.config.learning_rate:g}) "
+                "or warm up longer",
+            )
+        if verdict.stop:
+            self.leave()
+
+    def save(self) -> None:
+        """A checkpoint of this very step; the copy is made now, the writing goes on beside the training."""
+        self.next_save = time.monotonic() + 60 * self.config.checkpoint_minutes
+        if not self.keeper or self.saved_step == self.step:
+            return
+        state = {
+            "model": self.config.model, "dataset": self.config.dataset, "classes": self.data.classes,
+            "image_size": self.config.size, "global_batch": self.config.global_batch,
+            "world_size": self.rank.world_size, "torch": torch.__version__,
+            "epoch": self.epoch, "consumed": self.consumed, "step": self.step, "images": self.images,
+            "nonfinite_steps": self.heart.state.nonfinite_steps, "bad_images": self.heart.state.bad_images,
+            "best_top1": self.best_top1, "best_step": self.best_step, "best_epoch": self.best_epoch,
+            **self.stepper.state(),
+        }  # fmt: skip
+        self.keeper.save(self.epoch + 1, self.step, self.network.state_dict(), state, self.best_step)
+        self.saved_step = self.step
+
+    def validate(self) -> bool:
+        """Judges the network on every validation image. False: early stop, the training is over.
+
+        A stop during validation abandons it: the checkpoint made just before is where the next attempt goes on.
+        """
+        began = time.monotonic()
+        self.heart.beat(phase=Phase.VALIDATE, epoch=self.epoch + 1)
+        self.rank.broadcast(list(self.network.buffers()))
+        result = validate(
+            self.network, self.stepper.predict, self.loader.validation_batches(), self.rank, abandon=self.stop.is_set,
+            alive=lambda: self.heart.beat(moved_at=time.monotonic()),
+        )  # fmt: skip
+        if result is None:
+            self.leave()
+        self.meter.validated(time.monotonic() - began)
+        if result.top1 > self.best_top1:
+            self.best_top1, self.best_step, self.best_epoch = result.top1, self.step, self.epoch
+        left = self.config.epochs - self.epoch - 1
+        self.heart.beat(
+            top1=result.top1, top5=result.top5, validation_loss=result.loss, best_top1=self.best_top1,
+            eta_seconds=self.meter.eta(left * self.loader.steps(), left),
+        )  # fmt: skip
+        if self.rank.is_first:
+            say(console.validation_line(self.config, self.epoch + 1, result, self.best_top1))
+            self.event("validate", top1=result.top1, top5=result.top5, loss=result.loss, images=result.images)
+        return not 0 < self.config.early_stop <= self.epoch - self.best_epoch
+
+    def leave(self) -> NoReturn:
+        """Ends a run that was told to stop.
+
+        Raises:
+            TrainingError: 143, once the checkpoint is on disk; 144 where it can't be written.
+        """
+        kept = "no checkpoint, because of --step"
+        if self.config.steps_per_epoch <= 0:
+            kept = "its checkpoint is kept"
+            self.heart.beat(phase=Phase.CHECKPOINT)
+            self.save()
+            if self.keeper:
+                self.keeper.settle()
+        raise TrainingError(ExitCode.STOPPED, f"stopped by SIGTERM at step {self.step}: {kept}")
+
+    def finish(self) -> Outcome:
+        """The last checkpoint on disk, the ONNX file, the end written down. Only rank 0 has work here."""
+        if self.rank.world_size > 1:
+            torch.distributed.destroy_process_group()
+        message = f"done after {min(self.epoch + 1, self.config.epochs)} epochs, {self.step} steps"
+        exported, why = None, None
+        if self.keeper:
+            self.heart.beat(phase=Phase.CHECKPOINT)
+            source = self.keeper.settle()
+            top1 = self.heart.state.top1
+            message += f": top-1 {top1:.2%}"
+            if self.config.export:
+                self.heart.beat(phase=Phase.EXPORT)
+                exported, why = self.export(source, self.keeper.lineage.directory / "model.onnx")
+            self.event("end", top1=top1, best_top1=self.best_top1)
+            self.keeper.finish(self.step, top1, self.best_top1, exported)
+            say(f"train: {message}; {exported or 'no ONNX file: ' + (why or '--export False')}")
+        self.heart.beat(phase=Phase.DONE, eta_seconds=0.0)
+        return Outcome(ExitCode.DONE, message, exported=exported, export_error=why)
+
+    def export(self, source: Path, target: Path) -> tuple[str | None, str | None]:
+        """(path, None) of the checked ONNX file, or (None, why): a failed export never fails a finished training."""
+        command = [
+            sys.executable,
+            "-m",
+            "app.export",
+            str(source),
+            str(target),
+            "--dataset_path",
+            self.config.dataset_path,
+        ]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=2 * self.config.watchdog_seconds
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = str(error)
+        else:
+            if done.returncode == 0:
+                self.event("export", **json.loads(done.stdout.splitlines()[-1]))
+                return str(target), None
+            why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        self.event("export", error=why)
+        return None, why
+
+    def event(self, kind: str, **values: Any) -> None:
+        """One line into events.jsonl, on rank 0."""
+        if self.keeper and not self.keeper.finished:
+            self.keeper.event(kind, min(self.epoch + 1, self.config.epochs), self.step, **values)
+
+
+def say(line: str) -> None:
+    """One whole line of log."""
+    print(line, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """One rank's process: signals first, then the run, then how it ended for the launcher to read."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
+    if "RESNET_LAUNCHER_PID" in os.environ:
+        die_with_parent(signal.SIGKILL, int(os.environ["RESNET_LAUNCHER_PID"]))
+    heart = Heart(Path(os.environ[ENV_HEARTBEAT]) if ENV_HEARTBEAT in os.environ else None)
+    accelerator: Accelerator | None = None
+    training: Training | None = None
+    try:
+        config = parse(argv, os.environ, "python -m app.train")
+        accelerator = find(config.device)
+        training = Training(config, Rank.from_environment(os.environ), heart)
+        end = training.run(accelerator)
+    except ConfigError as error:
+        end = Outcome(ExitCode.BAD_OPTION, str(error))
+    except Exception as error:  # noqa: BLE001 - every end becomes a code and one line
+        stepped, device_failed = heart.state.first_steps > 0, accelerator.failed if accelerator else (lambda _: False)
+        known = classify(error, stepped=stepped, device_failed=device_failed)
+        end = Outcome(known.code, known.message, exception=type(error).__name__)
+    if end.code:
+        print(
+            f"train: rank {os.environ.get('RANK', '0')}: {end.message} (exit {end.code})", file=sys.stderr, flush=True
+        )
+        if training:
+            training.event("stop", code=int(end.code), message=end.message)
+    if training and training.keeper:
+        training.keeper.close()
+    if ENV_OUTCOME in os.environ:
+        outcome.write(Path(os.environ[ENV_OUTCOME]), end)
+    return end.code
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    # A failed collective leaves threads behind that would hold up an ordinary exit.
+    os._exit(status)

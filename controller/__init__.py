@@ -1,0 +1,1 @@
+"""Watches experiments and keeps their jobs alive; never imports torch."""
