@@ -1,0 +1,16 @@
+"""The real launcher over fake ranks, with limits that fit a test: `python launcher_process.py FLAGS`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from app.launcher.command import run
+from app.launcher.launcher import Times
+from app.launcher.signals import Signals
+
+if __name__ == "__main__":
+    signals = Signals()
+    signals.install()
+    command = [sys.executable, str(Path(__file__).with_name("launcher_rank.py"))]
+    sys.exit(run(sys.argv[1:], signals, command, Times(others=1.0, stacks=0.5, reserve=5.0)))
