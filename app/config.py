@@ -1,19 +1,18 @@
 """TrainConfig: every option of the training, once.
 
-The command line, its checks and help, the `spec.training` fields of a ResNetExperiment and the documentation are all
-made from the fields below. Standard library only: the launcher and the controller import it.
+The command line (app.command_line), the checks and the help, the `spec.training` fields of a ResNetExperiment and the
+documentation are all made from the fields below. Standard library only: the launcher and the controller import it.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from app.accelerators import BACKENDS, DEVICE_TYPES
 from app.data.datasets import DATASETS
@@ -29,7 +28,7 @@ class ConfigError(ValueError):
     """An option that is not as it should be.
 
     Attributes:
-        option: the TrainConfig field ("learning_rate"); `flag_of` and `spec_of` give its other names.
+        option: the TrainConfig field ("learning_rate"); `flag_of` gives its flag.
         problem: what was wrong and what would be right, without the option's name.
     """
 
@@ -277,7 +276,7 @@ def check_value(name: str, value: Any) -> None:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not expected:
-        raise ConfigError(name, f"must be {_words(expected)}, not {value!r}")
+        raise ConfigError(name, f"must be {words(expected)}, not {value!r}")
     if option.choices and value and value not in option.choices:
         raise ConfigError(name, not_among(str(value), option.choices))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -292,7 +291,8 @@ def check_value(name: str, value: Any) -> None:
         raise ConfigError(name, "holds a control character")
 
 
-def _words(kind: type) -> str:
+def words(kind: type) -> str:
+    """A type as a person says it."""
     return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}[kind]
 
 
@@ -301,86 +301,6 @@ def not_among(value: str, choices: Sequence[str]) -> str:
     close = difflib.get_close_matches(value, choices, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{value!r} is not one of {', '.join(choices)}{hint}"
-
-
-def convert(name: str, text: str) -> Any:
-    """The value that `text` means for a field.
-
-    Raises:
-        ConfigError: the text is no such value.
-    """
-    kind = type_of(name)
-    if kind is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.strip().lower() not in words:
-            raise ConfigError(name, f"must be True or False, not {text!r}")
-        return words[text.strip().lower()]
-    try:
-        return kind(text)
-    except ValueError:
-        raise ConfigError(name, f"must be {_words(kind)}, not {text!r}") from None
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError("command line", message)
-
-
-def parser(program: str) -> argparse.ArgumentParser:
-    """The command line of the launcher and of a rank: one flag per field, its text not yet converted."""
-    result = _Parser(
-        prog=program,
-        description="Trains a ResNet by the published recipe, one process per device.",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, (option, field) in OPTIONS.items():
-        default = "required" if option.required else f"default {field.default!r}" if field.default != "" else ""
-        choices = f" ({' | '.join(option.choices)})" if option.choices else ""
-        result.add_argument(
-            *option.flags, dest=name, default=None, metavar=type_of(name).__name__.upper(),
-            help=f"{option.help}{choices}{f' [{default}]' if default else ''}".replace("%", "%%"),
-        )  # fmt: skip
-    return result
-
-
-def parse(argv: Sequence[str], environ: Mapping[str, str], program: str = "python -m app.run_resnet") -> TrainConfig:
-    """The checked configuration from flags, then the environment, then defaults.
-
-    Raises:
-        ConfigError: names the flag, what was wrong and what would be right.
-        SystemExit: `--help` was asked for.
-    """
-    command_line = parser(program)
-    given, unknown = command_line.parse_known_args(list(argv))
-    if unknown:
-        flags = [flag for option, _ in OPTIONS.values() for flag in option.flags]
-        close = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-        hint = f", did you mean {close[0]}?" if close else "; --help lists the flags"
-        raise ConfigError("command line", f"unknown argument {unknown[0]!r}{hint}")
-    values: dict[str, Any] = {}
-    for name, (option, _) in OPTIONS.items():
-        text = getattr(given, name)
-        source = option.flags[0]
-        if text is None:
-            source, text = next(((v, environ[v]) for v in option.env if environ.get(v)), (source, None))
-        if text is not None:
-            values[name] = convert(name, text)
-        elif option.required:
-            raise ConfigError(name, f"is required: {option.help}")
-    config = TrainConfig(**values)
-    check(config)
-    return config
-
-
-def to_args(config: TrainConfig) -> list[str]:
-    """The flags that make this configuration, without those at their default; `parse` gives it back."""
-    args = []
-    for name, (option, field) in OPTIONS.items():
-        value = getattr(config, name)
-        if value != field.default or option.required:
-            args.append(f"{option.flags[0]}={value}")
-    return args
 
 
 def plan(config: TrainConfig) -> dict[str, Any]:

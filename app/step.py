@@ -31,7 +31,7 @@ class Interval:
         self.nonfinite_in_row = 0
 
     def count(self, loss: torch.Tensor, started: Any, ended: Any) -> None:
-        """Adds one batch: its loss, and the device's marks around its forward pass."""
+        """Adds one batch: its loss, and the device's marks around its computing."""
         finite = torch.isfinite(loss)
         self._sums[0] += torch.where(finite, loss, 0.0)
         self._sums[1] += ~finite
@@ -89,6 +89,9 @@ class Stepper:
             enabled=scaled and precision == torch.float16,
         )  # fmt: skip
         self.interval = Interval(device)
+        # The first layer's gradient is the last one computed; after it a rank only waits for its peers.
+        self._computed = accelerator.mark()
+        next(network.parameters()).register_post_accumulate_grad_hook(self._note_computed)  # type: ignore[no-untyped-call]
         self._loss = recipe.training_loss()
         self._mean = torch.tensor(MEAN, device=device).mul(255).view(1, 3, 1, 1)
         self._std = torch.tensor(STD, device=device).mul(255).view(1, 3, 1, 1)
@@ -169,8 +172,11 @@ class Stepper:
         started = self._accelerator.mark()
         with self._autocast():
             loss = self._loss(self._module(self.prepare(images)), labels.to(self.device, non_blocking=True))
-        self.interval.count(loss.detach(), started, self._accelerator.mark())
         self.scaler.scale(loss / self.config.accumulate).backward()
+        self.interval.count(loss.detach(), started, self._computed)
+
+    def _note_computed(self, _: torch.Tensor) -> None:
+        self._computed = self._accelerator.mark()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold besides the network."""

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app.config import ConfigError, TrainConfig, parse
+from app.command_line import parse
+from app.config import ConfigError, TrainConfig
 from app.resilience import outcome
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.heartbeat import ENV_HEARTBEAT, Heart, Phase
@@ -363,7 +364,13 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     if "RESNET_LAUNCHER_PID" in os.environ:
         die_with_parent(signal.SIGKILL, int(os.environ["RESNET_LAUNCHER_PID"]))
-    heart = Heart(Path(os.environ[ENV_HEARTBEAT]) if ENV_HEARTBEAT in os.environ else None)
+    try:
+        heart = Heart(Path(os.environ[ENV_HEARTBEAT]) if ENV_HEARTBEAT in os.environ else None)
+    except OSError as error:
+        print(
+            f"train: {os.environ[ENV_HEARTBEAT]}: {error.strerror}: the heartbeat needs a page there", file=sys.stderr
+        )
+        return ExitCode.VOLUME_IO
     accelerator: Accelerator | None = None
     training: Training | None = None
     try:

@@ -12,7 +12,7 @@ import yaml
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from app.config import to_args
+from app.command_line import to_args
 from controller.api import API_VERSION, KIND, Experiment, Spec, Volume, dataset_path, train_config
 from controller.version import version
 

@@ -98,8 +98,8 @@ def write(folder: Path) -> bool:
     if complete(folder):
         return False
     images, targets = load()
-    val = held_out(targets)
-    names = [f"{'val' if v else 'train'}/{CLASSES[t]}/{i:04d}.jpeg" for i, (t, v) in enumerate(zip(targets, val))]  # noqa: B905
+    parts = zip(targets, held_out(targets), strict=True)
+    names = [f"{'val' if val else 'train'}/{CLASSES[digit]}/{i:04d}.jpeg" for i, (digit, val) in enumerate(parts)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_strangers(folder, set(names))
@@ -141,7 +141,9 @@ def _refuse_strangers(folder: Path, names: set[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m app.data.digits", description="Writes the digits as JPEG files.")
-    parser.add_argument("--out", type=Path, default=None, metavar="DIR", help=f"default: {default_folder()}")
+    parser.add_argument(
+        "--out", type=Path, default=None, metavar="DIR", help=f"default: {default_folder()}".replace("%", "%%")
+    )
     out = parser.parse_args(argv).out or default_folder()
     try:
         new = write(out)

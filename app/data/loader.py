@@ -1,8 +1,9 @@
 """Batches for one rank, read ahead by worker processes.
 
-The workers are forked where that exists. A fork of a process with threads is safe only if the child never needs a
-lock that another thread held at that moment: the workers use Python, NumPy, Pillow and plain copies of CPU memory on
-one thread, never the device, the process group or torch's thread pool. A forkserver has to import torch and
+The workers are forked where that exists, all of them once, when the loader is made. A fork is safe if its child never
+needs a lock that another thread held at that moment: so a rank makes its loader before it joins the process group and
+trains, while no other thread of it is busy, and the workers touch neither device nor process group. They also inherit
+no socket of the rank then, by which its peers would take a dead one for alive. A forkserver has to import torch and
 torchvision once more for every rank: its first batch came after 3.6 s, that of forked workers after 0.05 s (measured
 with 2 workers on an idle machine of 2 cores; 4 ranks there would wait for each other).
 """
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -65,8 +67,8 @@ class _Plan(Sampler[Key]):
 class Loader:
     """The images of one rank: `train_batches` and `validation_batches`, one pass at a time (a new one ends the old).
 
-    The worker processes start with the first pass and serve all that follow. Use it as a context manager, or call
-    `close`.
+    The worker processes start here and serve every pass. Make it after the device is claimed (a cuda rank pins memory)
+    and before the process group is joined. Use it as a context manager, or call `close`.
 
     Args:
         dataset: from `open_dataset`.
@@ -84,10 +86,12 @@ class Loader:
         self._gang = Gang(config.batch_size, config.world_size, config.accumulate)
         self._gang.require_a_step(len(dataset.train))
         self._bad: set[int] = set()
+        self._passes = 0
         self._plan = _Plan()
         self._workers: Sequence[multiprocessing.process.BaseProcess] = ()
         self._passing: Iterator[Found | Failure] = iter(())
         self._loader: DataLoader[Found | Failure] | None = None
+        self._start()
 
     def steps(self, consumed: int = 0) -> int:
         """Optimizer steps of an epoch after its first `consumed` images, `--step` respected."""
@@ -127,8 +131,12 @@ class Loader:
 
     def _pass(self, keys: Iterator[Key]) -> Iterator[Batch]:
         with self._naming_the_dead():
-            self._begin(keys)
-        while True:
+            assert self._loader is not None, "the loader is closed"
+            self._plan.keys = keys
+            self._passing = iter(self._loader)  # the same workers; what they still had of another pass is dropped
+        self._passes += 1
+        mine = self._passes
+        while self._passes == mine:
             with self._naming_the_dead():
                 found = next(self._passing, None)
             if found is None:
@@ -165,34 +173,33 @@ class Loader:
                 )
                 raise TrainingError(ExitCode.BAD_DATA, f"{message} (0.1 %); replace or remove the files named above")
 
-    def _begin(self, keys: Iterator[Key]) -> None:
-        self._plan.keys = keys
-        if self._loader is not None:
-            self._passing = iter(self._loader)  # the same workers; what they still had of the last pass is dropped
-            return
-        workers, size = self._config.num_workers, self._config.size
+    def _start(self) -> None:
+        config, workers = self._config, self._config.num_workers
         options: dict[str, Any] = {}
         if workers:
-            read_ahead = READ_AHEAD_BYTES // (self._config.batch_size * size * size * 3)
+            read_ahead = READ_AHEAD_BYTES // (config.batch_size * config.size**2 * 3)
             options = {
                 "persistent_workers": True,
                 "prefetch_factor": max(2, min(8, read_ahead)),
                 "multiprocessing_context": "fork" if sys.platform == "linux" else None,
                 "worker_init_fn": partial(_start_worker, os.getpid()),
             }
-        self._loader = DataLoader(
-            Reader(self._dataset, DATASETS[self._config.dataset], size, self._config.seed),
-            sampler=self._plan,
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=self._config.device == "cuda",
-            generator=torch.Generator(),  # else it draws from the one that the training's randomness comes from
-            **options,
-        )
         before = set(multiprocessing.active_children())
         child_handler = signal.getsignal(signal.SIGCHLD)
-        self._passing = iter(self._loader)
+        with warnings.catch_warnings():
+            # How many workers there are is the user's choice, and each rank would say so again.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            self._loader = DataLoader(
+                Reader(self._dataset, DATASETS[config.dataset], config.size, config.seed),
+                sampler=self._plan,
+                batch_size=None,
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                pin_memory=config.device == "cuda",
+                generator=torch.Generator(),  # else it draws from the one that the training's randomness comes from
+                **options,
+            )
+            self._passing = iter(self._loader)  # a pass without batches, to start the workers
         self._workers = [child for child in multiprocessing.active_children() if child not in before]
         if threading.current_thread() is threading.main_thread():
             # The DataLoader's own handler raises a worker's death anywhere in the rank, even in the middle of a
@@ -207,10 +214,8 @@ class Loader:
         killer = threading.Timer(POLITE_SECONDS, _kill, [self._workers])
         killer.start()
         try:
-            self._passing, self._loader = (
-                iter(()),
-                None,
-            )  # the last references: the DataLoader's iterator ends its workers
+            # The last references to it: the DataLoader's iterator ends its workers.
+            self._passing, self._loader = iter(()), None
         finally:
             killer.cancel()
             _kill(self._workers)
@@ -235,8 +240,8 @@ def _kill(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
 
 
 def _start_worker(rank_pid: int, worker: int) -> None:  # noqa: ARG001  DataLoader passes the worker's number
-    # Only the rank is stopped by signals, and it still wants the batches of its last steps. A worker must not outlive
-    # it either: it holds copies of the rank's sockets, by which the peers see that the rank has died.
+    # Only the rank is stopped by signals, and it still wants the batches of its last steps. But no worker may outlive
+    # it: the DataLoader's own check comes only every 5 s, and only to a worker that has nothing to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(signal.SIGKILL, rank_pid)

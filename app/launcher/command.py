@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.config import ConfigError, parse, plan
+from app.command_line import parse
+from app.config import ConfigError, plan
 from app.launcher.launcher import Launcher, Times
 from app.launcher.ranks import python_command
 from app.launcher.signals import Signals

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from app.config import TrainConfig
-from app.launcher import ports
+from app.launcher import digits, ports
 from app.launcher.cgroup import oom_kills
 from app.launcher.gang import SILENCE_SECONDS, Gang
-from app.launcher.ranks import Rank, environment, python_command, python_environment
+from app.launcher.ranks import Rank, environment
 from app.launcher.roster import TroubleKind
 from app.launcher.signals import Signals
 from app.launcher.verdict import Verdict, of_code, verdict
@@ -110,7 +109,7 @@ class Launcher:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self) -> Verdict:
-        """From the ports to the verdict. Every end has a verdict: nothing of TrainingError or OSError leaves."""
+        """From the ports to the verdict. An end before the ranks run (a TrainingError) becomes a verdict as well."""
         try:
             result = self._run()
         except TrainingError as error:
@@ -136,15 +135,14 @@ class Launcher:
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="resnet-launcher-"))
         except OSError as error:
-            message = f"no temporary folder can be made in {tempfile.gettempdir()}: {error.strerror}"
+            message = f"TMPDIR: no temporary folder can be made: {error.strerror}"
             raise TrainingError(ExitCode.VOLUME_IO, message) from None
         self._open_ports()
         if self._config.dataset == "digits":
-            self._prepare_digits()
+            digits.prepare(self._config.dataset_path, self._environ, self._signals, self._times.poll)
         if self._gang is not None:
             self._wait_for_gang(self._gang)
-        if self._signals.count:
-            raise _stopped_early(self._signals)
+        self._signals.check()
         killed_before = oom_kills()
         for local_rank in range(self._config.nproc_per_node):
             environ = environment(self._config, self._environ, local_rank, self._folder)
@@ -186,37 +184,6 @@ class Launcher:
         beats: Beats = {rank.number: rank.beat() for rank in self._ranks}
         return beats or {self._config.node_rank * self._config.nproc_per_node: None}
 
-    def _prepare_digits(self) -> None:
-        """Writes the embedded data set where the ranks will look for it, if it is not there yet.
-
-        Raises:
-            TrainingError: with the code and the line that its writer ended with.
-        """
-        where = ["--out", self._config.dataset_path] if self._config.dataset_path else []
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
-                [*python_command("app.data.digits"), *where],
-                env=python_environment(self._environ),
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stderr=errors,
-            )
-            try:
-                while process.poll() is None:
-                    self._signals.wait(self._times.poll)
-                    if self._signals.count:
-                        raise _stopped_early(self._signals)
-            finally:
-                process.kill()
-                process.wait()
-            if process.returncode == 0:
-                return
-            errors.seek(0)
-            lines = errors.read(65_536).decode("utf-8", "replace").strip().splitlines()
-        known = process.returncode in set(ExitCode)
-        message = lines[-1].removeprefix("error: ") if lines else "the digits data set could not be written"
-        raise TrainingError(ExitCode(process.returncode) if known else ExitCode.INTERNAL, message)
-
     def _wait_for_gang(self, gang: Gang) -> None:
         """Returns when all nodes have met, so that the ranks of all nodes start together.
 
@@ -226,8 +193,7 @@ class Launcher:
         deadline = time.monotonic() + self._config.rendezvous_timeout
         while not gang.complete:
             self._signals.wait(self._times.poll)
-            if self._signals.count:
-                raise _stopped_early(self._signals)
+            self._signals.check()
             trouble = gang.trouble(time.monotonic())
             if trouble is not None:
                 raise TrainingError(ExitCode.LOST_PEER, trouble.message)
@@ -312,7 +278,3 @@ class Launcher:
         for rank in running:
             rank.signal(signal.SIGUSR1)
         self._kill_by(now + self._times.stacks, found.message)
-
-
-def _stopped_early(signals: Signals) -> TrainingError:
-    return TrainingError(ExitCode.STOPPED, f"stopped by {signals.first} before the ranks were started")

@@ -7,6 +7,8 @@ import select
 import signal
 from types import FrameType
 
+from app.resilience.exit_codes import ExitCode, TrainingError
+
 
 class Signals:
     """Counts the requests to stop, and wakes the loop that waits for them."""
@@ -33,3 +35,12 @@ class Signals:
         readable, _, _ = select.select([self._wake], [], [], seconds)
         if readable:
             os.read(self._wake, 512)
+
+    def check(self) -> None:
+        """For the time before there are ranks to pass a signal on to.
+
+        Raises:
+            TrainingError: STOPPED (143), a signal has come.
+        """
+        if self.count:
+            raise TrainingError(ExitCode.STOPPED, f"stopped by {self.first} before the ranks were started")

@@ -103,7 +103,7 @@ class Heart:
         else:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                os.ftruncate(fd, _SIZE)
+                os.posix_fallocate(fd, 0, _SIZE)  # a full disk is an error here, not a SIGBUS later
                 self._map = mmap.mmap(fd, _SIZE)
             finally:
                 os.close(fd)

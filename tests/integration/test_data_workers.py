@@ -38,7 +38,8 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.filterwarnings("error:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 2 + (os.cpu_count() or 1)])
 def test_batches_do_not_depend_on_the_number_of_workers(folder: Path, workers: int) -> None:
     with loader(folder, 0) as inline, loader(folder, workers) as parallel:
         assert same(list(inline.train_batches(1, 128)), list(parallel.train_batches(1, 128)))

@@ -9,7 +9,8 @@ from typing import Any
 import pydantic
 import pytest
 
-from app.config import OPTIONS, check, parse, to_args
+from app.command_line import parse, to_args
+from app.config import OPTIONS, check
 from controller.api import Experiment, HistoryEntry, Status, Training, load, load_file, train_config
 
 MINIMAL = """

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import OPTIONS, ConfigError, TrainConfig, check, parse, parser, plan, to_args, type_of
+from app.command_line import parse, parser, to_args
+from app.config import OPTIONS, ConfigError, TrainConfig, check, plan, type_of
 
 REQUIRED = ["--model_name", "resnet50", "--bs", "64", "--lr", "0.256", "--device", "sdaa", "--dataset_path", "/d"]
 SEED_ROWS = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import parse
+from app.command_line import parse
 from controller.api import load, train_config
 from controller.local import LocalError
 from controller.local.documents import pod_document

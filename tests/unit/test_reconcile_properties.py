@@ -183,10 +183,19 @@ class Laws(RuleBasedStateMachine):
 
     # --- the controller ---
 
-    @rule(crash=st.integers(0, 4), lag=st.integers(0, 3), asked=st.booleans(), racing=st.booleans())
-    def controller(self, crash, lag, asked, racing):
+    @rule(
+        crash=st.integers(0, 4),
+        lags=st.tuples(*3 * [st.integers(0, 3)]),
+        caught_up=st.booleans(),
+        asked=st.booleans(),
+        racing=st.booleans(),
+    )
+    def controller(self, crash=4, lags=(0, 0, 0), caught_up=True, asked=True, racing=False):
         """One look with the actions that follow; `crash` of them are carried out (4: all)."""
-        seen = self.past[-min(lag, len(self.past))] if lag else self.cluster.read()
+        if caught_up:
+            self.past = [*self.past, self.cluster.read()][-4:]
+        experiments, jobs, pods = (self.past[-1 - min(lag, len(self.past) - 1)] for lag in lags)
+        seen = Seen(experiments.status, experiments.version, jobs.jobs, pods.pods)  # three caches
         decision = self.decide(seen, asked, cached=True)
         if decision.confirm:
             seen = self.cluster.read()
@@ -285,7 +294,7 @@ class Laws(RuleBasedStateMachine):
         """All parts do what they should, several times over, so that an attempt comes to run."""
         for _ in range(looks):
             self.cluster.everybody_works()
-            self.controller(crash=4, lag=0, asked=True, racing=False)
+            self.controller()
             self.cluster.now += 10
         if any(pod.alive and pod.started for pod in self.cluster.pods):
             self.cluster.step += steps
@@ -318,7 +327,6 @@ class Laws(RuleBasedStateMachine):
                 "make",
                 "start",
                 "finish",
-                "caches",
                 "delete",
                 "suspend",
                 "resume",
@@ -338,8 +346,6 @@ class Laws(RuleBasedStateMachine):
             cluster.start_pods()
         elif what == "finish":
             cluster.kubelets()
-        elif what == "caches":
-            self.past = [*self.past, cluster.read()][-4:]
         elif what == "delete":
             # Only what was looked at: a job that comes and goes unseen leaves nothing that could be known of it.
             for attempt in self.looked_at & set(cluster.jobs):
@@ -386,7 +392,7 @@ class Laws(RuleBasedStateMachine):
 
 
 TestLaws = Laws.TestCase
-TestLaws.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)
+TestLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None, derandomize=True)
 
 
 def test_the_status_s_times_are_as_the_api_writes_them():

@@ -336,8 +336,19 @@ def test_the_next_attempt_waits_until_no_older_pod_is_left():
     scene.look([], [alive], after=300)
     assert scene.status.attempt == 1
     assert "digits-1-worker-1" in scene.status.message
+    scene.look([job()], [])
+    assert scene.status.attempt == 1
     scene.look([], [], after=1)
     assert scene.status.attempt == 2
+
+
+def test_an_older_pod_that_turns_up_after_the_claim_holds_the_creation_back():
+    scene = Scene().start()
+    scene.fail(ended(142, 0), ended(140, 1))
+    scene.look(after=400)
+    assert scene.look([], [running(1)]).create is None
+    assert scene.look([job(1)], []).create is None
+    assert scene.look([], []).create == 2
 
 
 @pytest.mark.parametrize(
@@ -571,6 +582,13 @@ def test_success_is_success_though_suspend_came_with_it():
     assert scene.status.phase == "Succeeded"
 
 
+def test_a_failure_that_will_stay_one_is_not_hidden_by_suspend():
+    scene = Scene().start()
+    scene.spec["suspend"] = True
+    scene.fail(ended(137, runtime="OOMKilled"), running(1))
+    assert scene.condition("Failed") == ("True", "OOMKilled")
+
+
 def test_the_deadline_is_kept_to_the_second_over_restarts():
     scene = Scene().start(activeDeadlineSeconds=1000)
     end = scene.now + 1000
@@ -626,7 +644,8 @@ def test_a_finished_experiment_stays_as_it_is():
     scene = Scene().start()
     scene.fail(ended(64, 0), ended(140, 1))
     final = scene.status
-    for jobs, pods in (([], []), ([job()], scene.pods()), ([job()], [ended(0, 0), ended(0, 1)])):
+    late = [ended(0, 0, words=words(phase="done", step=800)), ended(0, 1)]
+    for jobs, pods in (([], []), ([job()], scene.pods()), ([job()], late)):
         decision = scene.look(jobs, pods, after=9000)
         assert (decision.status, decision.create, decision.events) == (final, None, ())
 
@@ -672,7 +691,9 @@ def test_nothing_irreversible_follows_from_a_cache():
     scene.look([job()], scene.pods(), cached=True)
     assert scene.status.phase == "Running"
     decision = scene.look(cached=True)
-    assert (decision.confirm, decision.delete, scene.status.ending) == (True, (), None)
+    assert (decision.confirm, decision.delete) == (True, ())
+    assert scene.look([job()], [running(1)], cached=True).confirm
+    assert scene.status.ending is None
 
 
 def test_the_transition_time_changes_only_with_the_status():
@@ -682,6 +703,14 @@ def test_the_transition_time_changes_only_with_the_status():
     assert next(c.last_transition_time for c in scene.status.conditions if c.type == "Running") == since
     scene.fail(ended(142, 0), ended(140, 1), after=5)
     assert next(c.last_transition_time for c in scene.status.conditions if c.type == "Running") == to_text(scene.now)
+
+
+def test_a_new_reason_does_not_change_the_transition_time():
+    scene = Scene()
+    scene.look()
+    scene.look([job()], [pod(0, scheduled=False, why={"reason": "Unschedulable"}), pod(1)], after=100)
+    found = next(c for c in scene.status.conditions if c.type == "PodsScheduled")
+    assert (found.reason, found.last_transition_time) == ("Unschedulable", to_text(START))
 
 
 @pytest.mark.parametrize("volume", [None, {"emptyDir": {}}])

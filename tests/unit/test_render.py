@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from app.config import parse
+from app.command_line import parse
 from controller.api import Experiment, load, train_config
 from controller.local.template import expand
 from controller.render import _ENVIRONMENT, default_image, job_name, quoted, render_job, render_text

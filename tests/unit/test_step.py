@@ -113,3 +113,20 @@ def test_state_comes_back_as_it_was() -> None:
     assert second.optimizer.state_dict()["state"].keys() == first.optimizer.state_dict()["state"].keys()
     for key, value in first.optimizer.state_dict()["state"].items():
         torch.testing.assert_close(second.optimizer.state_dict()["state"][key], value)
+
+
+def test_busy_time_ends_with_the_last_gradient() -> None:
+    class Marks(Cpu):
+        def __init__(self) -> None:
+            self.taken = 0.0
+
+        def mark(self) -> float:
+            self.taken += 1
+            return self.taken
+
+    marks = Marks()
+    config = TrainConfig(model="resnet18", device="cpu", dataset="digits", batch_size=4, learning_rate=0.1)
+    made = Stepper(config, network(), marks, torch.device("cpu"), peers=False)
+    made.warm_up(print)
+    made.run(iter([batch(1)]))
+    assert made.interval.read(marks)["busy"] == 1.0, "from before the forward pass to the first layer's gradient"

@@ -1,0 +1,61 @@
+"""Counts over ranks of different shares, and abandoning."""
+
+import pytest
+import torch
+
+from app.data.loader import Batch
+from app.ranks import Rank
+from app.validation import validate
+
+
+def batches(sizes: list[int], right: int) -> list[Batch]:
+    """Images whose first pixel is the answer that `predict` gives; the first `right` labels agree with it."""
+    total = sum(sizes)
+    answers = torch.arange(total) % 7
+    labels = answers.clone()
+    labels[right:] = (labels[right:] + 6) % 7  # the sixth best answer of `predict`: not even in the top 5
+    images = answers.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    return [Batch(i, at, 0) for i, at in zip(images.split(sizes), labels.split(sizes), strict=True)]
+
+
+def predict(images: torch.Tensor) -> torch.Tensor:
+    answers = images[:, 0, 0, 0].long()
+    return 1.0 - ((torch.arange(7)[None, :] - answers[:, None]) % 7) / 7
+
+
+def judge(given: list[Batch], **changes):
+    calls = {"abandon": lambda: False, "alive": lambda: None, **changes}
+    network = torch.nn.BatchNorm2d(3).train()
+    result = validate(network, predict, given, Rank(), **calls)
+    assert network.training, "the network goes on training afterwards"
+    return result
+
+
+def test_every_image_counts_once_whatever_the_batches() -> None:
+    result = judge(batches([4, 4, 3], right=8))
+    assert result is not None
+    assert result.images == 11
+    assert result.top1 == pytest.approx(8 / 11)
+    assert result.top5 == pytest.approx(8 / 11)
+    one_batch = judge(batches([11], right=8))
+    assert one_batch is not None
+    assert result.loss == pytest.approx(one_batch.loss)
+
+
+def test_the_loss_is_plain_cross_entropy() -> None:
+    result = judge(batches([2], right=2))
+    assert result is not None
+    given = batches([2], right=2)[0]
+    assert result.loss == pytest.approx(torch.nn.functional.cross_entropy(predict(given.images), given.labels).item())
+
+
+def test_an_abandoned_validation_has_no_result_and_asks_no_further_image() -> None:
+    seen: list[int] = []
+    assert judge(batches([2, 2, 2], right=6), abandon=lambda: True, alive=lambda: seen.append(1)) is None
+    assert len(seen) == 1
+
+
+def test_the_heart_beats_at_every_batch() -> None:
+    seen: list[int] = []
+    judge(batches([1, 1, 1], right=3), alive=lambda: seen.append(1))
+    assert len(seen) == 3
