@@ -1,0 +1,90 @@
+"""Rules that no single module can keep alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+HEAVY = {"torch", "torchvision", "numpy", "onnx", "onnxruntime", "safetensors", "PIL"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def light_modules_of_app() -> set[str]:
+    """What the controller may import of app/: modules that import, by themselves and through others, nothing heavy."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "app").rglob("*.py")}
+    needs = {name: imports(path) for name, path in files.items()}
+    heavy = {name for name, needed in needs.items() if {n.split(".")[0] for n in needed} & HEAVY}
+    while more := {name for name, needed in needs.items() if name not in heavy and needed & heavy}:
+        heavy |= more
+    return set(files) - heavy
+
+
+def test_the_controller_imports_no_framework_and_nothing_that_does() -> None:
+    light = light_modules_of_app()
+    assert "app.config" in light
+    assert "app.train" not in light
+    for path in sorted((ROOT / "controller").rglob("*.py")):
+        needed = imports(path)
+        assert not {name.split(".")[0] for name in needed} & HEAVY, path
+        modules = {name for name in needed if name.startswith("app.")}
+        exists = {name for name in modules if (ROOT / Path(*name.split("."))).with_suffix(".py").exists()}
+        assert exists <= light, path
+
+
+def test_the_training_never_imports_the_controller() -> None:
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        assert not {name.split(".")[0] for name in imports(path)} & {"controller", "rich", "pydantic", "jinja2"}, path
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_requirement_is_pinned_with_hashes_and_names_no_address(lock: Path) -> None:
+    requirements = lines(lock)
+    assert requirements
+    assert [each for each in requirements if "==" not in each or "--hash=sha256:" not in each] == []
+    assert "://" not in lock.read_text()
+
+
+def test_what_the_framework_brings_is_in_no_lock_of_the_image() -> None:
+    def names(lock: str) -> set[str]:
+        # Python 3.10 is for vendor images alone.
+        here = (line for line in lines(ROOT / "requirements" / lock) if "python_full_version < '3.11'" not in line)
+        return {line.split("==")[0] for line in here}
+
+    assert {"torch", "torchvision", "numpy"} <= names("torch.txt")
+    assert not names("torch.txt") & names("app.txt")
+    assert not {"torch", "torchvision"} & names("controller.txt")
+    assert names("app.txt") | names("torch.txt") | names("controller.txt") <= names("dev.txt")
+
+
+def lines(lock: Path) -> list[str]:
+    """The requirements of a lock, each with its hashes on one line."""
+    return [line for line in lock.read_text().replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+
+
+def test_no_test_is_skipped_or_expected_to_fail() -> None:
+    marks = re.compile(
+        r"pytest\.(mark\.)?(" + "|".join(("ski" + "p", "ski" + "pif", "xfa" + "il", "importorski" + "p")) + r")\b"
+    )
+    assert [path.name for path in (ROOT / "tests").rglob("*.py") if marks.search(path.read_text())] == []
+
+
+def test_no_tracked_file_is_large() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout.split(b"\0")
+    tracked = [ROOT / name.decode() for name in listed if name]
+    assert [path for path in tracked if path.is_file() and path.stat().st_size > 500_000] == []
