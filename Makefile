@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint lock clean
+.PHONY: help demo test test-unit lint docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test-unit: $(READY) ## the tests to run every minute: pure, seconds
 
 lint: $(READY) ## ruff, formatting, mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(READY) ## write docs/options.md anew from app/config.py
+	@$(BIN)/python -m app.options_doc > docs/options.md.new && mv docs/options.md.new docs/options.md
 
 lock: $(READY) ## lock the requirements anew from pyproject.toml
 	@requirements/lock.sh

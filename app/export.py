@@ -1,4 +1,4 @@
-"""A checkpoint as one ONNX file, checked before it is called done.
+"""A network as one ONNX file, checked over real images before it is called done.
 
 `python -m app.export CHECKPOINT OUT.onnx` runs in a process of its own, so that nothing that goes wrong in an exporter
 can hurt a finished training.
@@ -6,27 +6,39 @@ can hurt a finished training.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime
-import torch
-
-from app import model
-from app.config import TrainConfig
+from app import tools
+from app.config import ConfigError, TrainConfig
 from app.data.datasets import DATASETS
-from app.data.decode import MEAN, STD, evaluation_transform
-from app.data.open import open_dataset
-from app.resilience import checkpoint
+from app.data.errors import shown, unreadable, unwritable
 from app.resilience.exit_codes import ExitCode, TrainingError
+
+PROGRAM = "export"
+
+try:
+    import numpy as np
+    import onnx
+    import onnxruntime
+    import torch
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from app import weights
+    from app.data.decode import MEAN, STD, read_image
+    from app.data.open import open_dataset
+    from app.data.samples import BadImage, Dataset
+    from app.onnx_metadata import INPUT, OUTPUT, Metadata
+except ImportError as error:
+    tools.lacking(PROGRAM, error)
 
 OPSET = 17
 """Old enough for the inference engines in the field, new enough for every operator of a ResNet."""
@@ -35,57 +47,157 @@ TOLERANCE = 1e-3
 """Largest difference of a logit between torch and onnxruntime, both fp32, relative to the largest logit."""
 
 
-def load_network(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The network of a checkpoint, in fp32 on the CPU, ready to predict, and the checkpoint's state.
+@dataclass(frozen=True)
+class Order:
+    """What is to be exported, and over what it is checked: a data set's validation images, or these files.
+
+    Attributes:
+        source: as `app.weights.read` takes it.
+        target: the ONNX file.
+        dataset_path: folder of the data set.
+        images: image files, instead of the data set's.
+        classes: text file with one class name a line, for a foreign file without a data set.
+        dataset, image_size, model_name: instead of what the checkpoint says; "" and 0 where they were not given.
+        trust_checkpoint: as `app.weights.read`.
+    """
+
+    source: Path
+    target: Path
+    dataset_path: str = ""
+    images: tuple[str, ...] = ()
+    classes: Path | None = None
+    dataset: str = ""
+    image_size: int = 0
+    model_name: str = ""
+    trust_checkpoint: bool = False
+
+
+def export(order: Order) -> dict[str, Any]:
+    """Writes and checks the ONNX file; one that fails its check is never left there.
+
+    Returns:
+        path, max_difference (see `largest_difference`), opset.
 
     Raises:
-        TrainingError: 64, the checkpoint can't be read.
+        TrainingError: 64 to 66 something of `order` is not as it should be, 70 torch and onnxruntime do not agree,
+            144 a volume failed.
+        ConfigError: an option that is needed with this file is not there.
     """
+    if not order.target.parent.is_dir():
+        problem = "is no directory" if order.target.parent.exists() else "does not exist"
+        raise TrainingError(ExitCode.BAD_OPTION, f"{shown(order.target)}: {shown(order.target.parent)} {problem}")
+    network, facts = weights.load_network(
+        order.source, model_name=order.model_name, trust_checkpoint=order.trust_checkpoint
+    )
+    dataset = order.dataset or facts.dataset or "imagenet"
+    size = order.image_size or facts.image_size or DATASETS[dataset].image_size
+    data = _data(order, dataset, size)
+    metadata = Metadata(
+        facts.model, class_names(order, facts, data), round(size * DATASETS[dataset].resize), size, MEAN, STD,
+        facts.epoch, facts.step,
+    )  # fmt: skip
+    images = real_images(order, data, metadata)
+    temporary = order.target.with_name(f".{order.target.name}.tmp-{os.getpid()}")
     try:
-        tensors, state = checkpoint.load(path)
-    except checkpoint.BadCheckpoint as error:
-        raise TrainingError(ExitCode.BAD_OPTION, str(error)) from None
-    network = model.build(state["model"], len(state["classes"]), seed=0)
-    prefix = "model."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    return network.eval(), state
+        write_onnx(network, metadata, temporary)
+        difference = largest_difference(network, temporary, images)
+        if not difference <= TOLERANCE:
+            raise TrainingError(
+                ExitCode.INTERNAL, f"torch and onnxruntime differ by {difference:.2g} of the largest logit"
+            )
+        os.replace(temporary, order.target)
+    except OSError as error:
+        raise unwritable(order.target, error, "name a file that can be") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"path": str(order.target), "max_difference": difference, "opset": OPSET}
 
 
-def real_images(state: dict[str, Any], dataset_path: str, count: int) -> torch.Tensor:
-    """Validation images spread over the classes, normalised, float32 count x 3 x S x S."""
-    config = TrainConfig(dataset=state["dataset"], dataset_path=dataset_path, image_size=state["image_size"])
-    validation = open_dataset(config).val
-    see = evaluation_transform(state["image_size"], DATASETS[state["dataset"]])
-    picked = np.linspace(0, len(validation) - 1, count).astype(int)
-    pixels = torch.stack([see(validation.load(int(i))) for i in picked])
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return (pixels.float() / 255 - mean) / std
+def _data(order: Order, dataset: str, size: int) -> Dataset | None:
+    """The data set whose images the file is checked over; None where image files were given.
+
+    Raises:
+        ConfigError: neither was given.
+        TrainingError: as `open_dataset`.
+    """
+    if order.images and not order.dataset_path:
+        return None
+    if DATASETS[dataset].needs_path and not order.dataset_path:
+        raise ConfigError(
+            "dataset_path",
+            f"the file is checked over real images: give the folder of {dataset} (train/ and val/), "
+            "or image files with --images",
+        )
+    return open_dataset(TrainConfig(dataset=dataset, dataset_path=order.dataset_path, image_size=size))
 
 
-def write_onnx(network: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+def class_names(order: Order, facts: weights.Facts, data: Dataset | None) -> list[str]:
+    """The names of the outputs: the checkpoint's, else the data set's, else those in the file `--classes`.
+
+    Raises:
+        TrainingError: 65, they are not as many as there are outputs, or the data set's are others.
+        ConfigError: there are none, or two sources.
+    """
+    if order.classes is not None and (facts.classes is not None or data is not None):
+        whose = "the checkpoint names its classes" if facts.classes is not None else "the data set names them"
+        raise ConfigError("--classes", f"leave it out: {whose}")
+    if data is not None:
+        weights.check_classes(facts, data.classes, f"the data set {order.dataset_path}".rstrip())
+        return data.classes
+    if facts.classes is not None:
+        return facts.classes
+    if order.classes is None:
+        raise ConfigError(
+            "--classes", f"{shown(facts.path)} names no classes: give a text file with one name a line, in their order"
+        )
+    try:
+        names = order.classes.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise unreadable(order.classes, error) from None
+    except UnicodeDecodeError:
+        raise TrainingError(ExitCode.BAD_DATA, f"{shown(order.classes)} is no text in UTF-8") from None
+    weights.check_classes(facts, names, shown(order.classes))
+    return names
+
+
+def real_images(order: Order, data: Dataset | None, metadata: Metadata) -> torch.Tensor:
+    """The images to check with, as the file's own metadata prepares them: float32 max(CHECKED_BATCHES) x 3 x S x S.
+
+    Those of the data set are spread over its classes; files that are fewer come again from the first on.
+
+    Raises:
+        TrainingError: 65 one is no image, 66 or 144 it can't be read.
+    """
+    count = max(CHECKED_BATCHES)
+
+    def load(i: int) -> Image.Image:
+        if order.images or data is None:
+            return read_image(order.images[i % len(order.images)])
+        return data.val.load(i * (len(data.val) - 1) // (count - 1))
+
+    try:
+        pixels: list[NDArray[np.float32]] = [metadata.pixels(load(i)) for i in range(count)]
+    except BadImage as bad:
+        raise TrainingError(ExitCode.BAD_DATA, f"{bad.name} is no image that can be decoded ({bad.why})") from None
+    return torch.from_numpy(np.stack(pixels))
+
+
+def write_onnx(network: torch.nn.Module, metadata: Metadata, path: Path) -> None:
     """Writes the network with its class names and preprocessing as metadata; the batch is dynamic.
 
-    Input `images`: float32 N x 3 x S x S, normalised; output `logits`: float32 N x classes.
+    Input and output are described in `app.onnx_metadata`.
     """
-    size = state["image_size"]
     # The exporter that every torch from 2.4 on has; the newer one needs torch 2.9 and writes opset 18 and above.
     options: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (torch.zeros(2, 3, size, size),), str(path), input_names=["images"], output_names=["logits"],
-            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}}, opset_version=OPSET, **options,
+            network, (torch.zeros(2, 3, metadata.crop, metadata.crop),), str(path), input_names=[INPUT],
+            output_names=[OUTPUT], dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}, opset_version=OPSET,
+            **options,
         )  # fmt: skip
     written = onnx.load(path)
-    preprocessing = {
-        "resize": round(size * DATASETS[state["dataset"]].resize), "crop": size, "interpolation": "bilinear",
-        "mean": MEAN, "std": STD, "layout": "NCHW", "color": "RGB", "range": "0-1 before mean and std",
-    }  # fmt: skip
-    facts = {
-        "model": state["model"], "classes": json.dumps(state["classes"]), "preprocessing": json.dumps(preprocessing),
-        "epoch": str(state["epoch"]), "step": str(state["step"]),
-    }  # fmt: skip
-    onnx.helper.set_model_props(written, facts)
+    onnx.helper.set_model_props(written, metadata.properties())
     onnx.checker.check_model(written, full_check=True)
     onnx.save(written, path)
 
@@ -105,48 +217,52 @@ def largest_difference(network: torch.nn.Module, path: Path, images: torch.Tenso
     for batch in CHECKED_BATCHES:
         with torch.no_grad():
             ours = network(images[:batch]).numpy()
-        theirs = session.run(None, {"images": images[:batch].numpy()})[0]
+        theirs = session.run(None, {INPUT: images[:batch].numpy()})[0]
         worst = max(worst, float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max())))
     return worst
 
 
-def export(source: Path, target: Path, dataset_path: str) -> dict[str, Any]:
-    """Writes and checks `target`; a file that fails its check is never left there.
-
-    Raises:
-        TrainingError: 70, torch and onnxruntime do not agree.
-    """
-    network, state = load_network(source)
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    try:
-        write_onnx(network, state, temporary)
-        difference = largest_difference(network, temporary, real_images(state, dataset_path, max(CHECKED_BATCHES)))
-        if not difference <= TOLERANCE:
-            raise TrainingError(
-                ExitCode.INTERNAL, f"torch and onnxruntime differ by {difference:.2g} of the largest logit"
-            )
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return {"path": str(target), "max_difference": difference, "opset": OPSET}
+def main(argv: Sequence[str]) -> int:
+    """Prints the result as one JSON line, or for a person; errors as one line on stderr."""
+    return tools.run(PROGRAM, lambda: _work(argv))
 
 
-def main(argv: list[str]) -> int:
-    """Prints the result as one JSON line; errors as one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m app.export", description="checkpoint -> checked ONNX file")
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint directory (step-<k>)")
-    parser.add_argument("target", type=Path, help="the ONNX file to write")
-    parser.add_argument("--dataset_path", default="", help="where the validation images are")
-    arguments = parser.parse_args(argv)
-    try:
-        print(json.dumps(export(arguments.checkpoint, arguments.target, arguments.dataset_path)))
-    except TrainingError as error:
-        print(f"export: {error.message}", file=sys.stderr)
-        return error.code
-    except OSError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return ExitCode.VOLUME_IO
-    return 0
+def _work(argv: Sequence[str]) -> int:
+    parser = tools.Parser(PROGRAM, "Writes a network as one ONNX file, and checks it over real images.")
+    parser.add_argument(
+        "checkpoint", type=Path,
+        help="step-<k>, a directory of checkpoints (the newest good one), or a .pth, .pt or .safetensors state dict",
+    )  # fmt: skip
+    parser.add_argument("target", type=Path, metavar="OUT.onnx", help="the file to write")
+    parser.add_training_options(
+        dataset_path="", dataset="the checkpoint's, else imagenet",
+        image_size="the checkpoint's, else the data set's own", model="recognised",
+    )  # fmt: skip
+    parser.add_argument(
+        "--images", nargs="+", default=(), metavar="FILE", help="check over these images instead of a data set's"
+    )
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE",
+        help="class names, one a line, where neither the checkpoint nor a data set says them",
+    )  # fmt: skip
+    parser.add_argument("--trust_checkpoint", action="store_true", help="read a .pth even with torch before 2.6")
+    # The last of the two counts: `resnetctl export` gives --text first.
+    parser.add_argument("--text", action="store_true", help="print a line for a person")
+    parser.add_argument("--json", dest="text", action="store_false", help="print one JSON object [default]")
+    arguments, given = parser.read(argv)
+    order = Order(
+        arguments.checkpoint, arguments.target, given.get("dataset_path", ""), tuple(arguments.images),
+        arguments.classes, given.get("dataset", ""), given.get("image_size", 0), given.get("model", ""),
+        arguments.trust_checkpoint,
+    )  # fmt: skip
+    result = export(order)
+    line = (
+        f"{shown(order.target)}: opset {OPSET}, fp32, any batch size; torch and onnxruntime agree to "
+        f"{result['max_difference']:.1e} of the largest logit at batches {', '.join(map(str, CHECKED_BATCHES))} "
+        "over real images"
+    )
+    print(line if arguments.text else json.dumps(result))
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

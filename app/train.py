@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,8 +45,21 @@ try:
     from app.telemetry.profile import Tracer
     from app.validation import validate
 except ImportError as error:
-    print(f"train: {error}: this image lacks what the training needs: torch, and extra 'app'", file=sys.stderr)
+    line = f"{error}: this image lacks what the training needs: torch, and extra 'app'"
+    if ENV_OUTCOME in os.environ:
+        outcome.write(Path(os.environ[ENV_OUTCOME]), Outcome(ExitCode.FRAMEWORK_MISSING, line))
+    else:
+        print(f"train: {line}", file=sys.stderr)
     sys.exit(ExitCode.FRAMEWORK_MISSING)
+
+
+SAID_BY_LAUNCHER = frozenset(
+    {
+        *(ExitCode.BAD_OPTION, ExitCode.BAD_DATA, ExitCode.DATA_MISSING, ExitCode.FRAMEWORK_MISSING),
+        *(ExitCode.DIVERGED, ExitCode.STOPPED),
+    }
+)
+"""Ends that come to all ranks alike: one line of their launcher says more than one of each rank."""
 
 
 class Training:
@@ -159,8 +173,7 @@ class Training:
         finally:
             self.loader.close()
             if self.tracer:
-                self.tracer.stop()
-                say(f"train: profile written to {self.tracer.path}")
+                say(f"train: {self.tracer.stop()}")
 
     def train_epoch(self) -> None:
         """The rest of the current epoch; nothing, where it goes on from a checkpoint made before a validation."""
@@ -383,13 +396,15 @@ def main(argv: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - every end becomes a code and one line
         stepped, device_failed = heart.state.first_steps > 0, accelerator.failed if accelerator else (lambda _: False)
         known = classify(error, stepped=stepped, device_failed=device_failed)
+        if known is not error and known.code in (ExitCode.INTERNAL, ExitCode.UNCLASSIFIED):
+            traceback.print_exc()  # nobody foresaw it: whoever mends it needs the place
         end = Outcome(known.code, known.message, exception=type(error).__name__)
-    if end.code:
+    if end.code and not (ENV_OUTCOME in os.environ and end.code in SAID_BY_LAUNCHER):
         print(
             f"train: rank {os.environ.get('RANK', '0')}: {end.message} (exit {end.code})", file=sys.stderr, flush=True
         )
-        if training:
-            training.event("stop", code=int(end.code), message=end.message)
+    if end.code and training:
+        training.event("stop", code=int(end.code), message=end.message)
     if training and training.keeper:
         training.keeper.close()
     if ENV_OUTCOME in os.environ:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from app.resilience.exit_codes import ExitCode
+from controller import dataset, tools
 from controller.version import version
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ MAX_ATTEMPT = 999_999
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; every problem with its input is one line on stderr."""
     try:
-        args = _parser().parse_args(argv)
+        words = list(sys.argv[1:] if argv is None else argv)
+        if words and words[0] in tools.TOOLS:
+            tools.start(words[0], words[1:])
+        args = _parser().parse_args(words)
         if args.command is None:
             _parser().print_help()
             return ExitCode.DONE
@@ -162,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--namespace", type=_namespace, metavar="NS", help="instead of the file's own")
     run = command("run", _run, "train on this machine, without a cluster")
     run.add_argument("--workdir", default="runs", metavar="DIR", help="where runs are kept [default runs]")
+    dataset.add_commands(commands, PROGRAM)
+    tools.add_commands(commands)
     return parser
 
 

@@ -135,7 +135,7 @@ class LiveDisplay:
     def note(self, text: str, warning: bool = False) -> None:
         """See `Display`."""
         line = Text(f"{_clock()} ", style="dim").append(text, style="yellow" if warning else "not dim")
-        self._console.print(line, soft_wrap=True)
+        self._console.print(line)
 
     def show(self, view: View) -> None:
         """See `Display`."""

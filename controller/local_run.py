@@ -65,7 +65,8 @@ def run_experiment(experiment: Experiment, workdir: Path, display: Display, rend
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         print(
-            f"resnetctl: {run.path}: {what}{error.strerror}; the training has been stopped, the same command resumes",
+            f"resnetctl: {run.path}: {what}{error.strerror}; nothing runs any more: "
+            "once that is mended, the same command goes on",
             file=sys.stderr,
         )
         return 1

@@ -135,16 +135,20 @@ class Look:
     def pods(self, uids: Sequence[str]) -> tuple[Document, ...]:
         """The newest attempt's pods; `uids` are those on record.
 
-        Before there are any, pods that are being deleted may be left over from an earlier admission by Kueue.
+        Before there are any, pods that are being deleted may be left over from an earlier admission by Kueue; they
+        don't matter unless they are on a dead node, where they hold the names of the pods that should follow them.
         """
         if uids or self.experiment.spec.queue_name is None:
             return self.view.pods
-        return tuple(pod for pod in self.view.pods if not deleting(pod))
+        return tuple(pod for pod in self.view.pods if not deleting(pod) or self._given_up(pod))
 
     def left(self) -> list[Document]:
         """Pods that must be gone before another attempt may begin, if the newest one is over."""
         pods = (*self.view.pods, *self.view.older_pods)
-        return [pod for pod in pods if not given_up(pod, self.now, self.timing.dead_node)]
+        return [pod for pod in pods if not self._given_up(pod)]
+
+    def _given_up(self, pod: Document) -> bool:
+        return given_up(pod, self.now, self.timing.dead_node)
 
 
 def reporter(experiment: Experiment, observed: Observed) -> Document | None:

@@ -285,7 +285,7 @@ def _of_container(pod: Document, history: Sequence[HistoryEntry]) -> Verdict | N
         return None
     words = last_words(pod)
     runtime = str(end.get("reason") or "")
-    said = words.message if words is not None else one_line(str(end.get("message") or ""))
+    said = words.message if words is not None else _end_of_log(str(end.get("message") or ""))
     facts = {"exception": words.exception, "step": words.step} if words is not None else {}
     if runtime == OOM_KILLED or (words is not None and words.reason == OOM_KILLED):
         return _made(OOM_KILLED, _colon(f"OOMKilled in pod {name_of(pod)} ({_memory_limit(pod)})", said), pod)
@@ -303,6 +303,14 @@ def _of_container(pod: Document, history: Sequence[HistoryEntry]) -> Verdict | N
     if permanent(code) and said:
         return _made(reason, f"{said} (pod {name_of(pod)}, exit code {code})", pod, **facts)
     return _made(reason, _colon(f"pod {name_of(pod)} ended with exit code {code} ({reason})", said), pod, **facts)
+
+
+def _end_of_log(text: str) -> str:
+    """Where a launcher left no last words the kubelet gives the end of its log: of that, the last line."""
+    lines = [line for line in map(one_line, text.splitlines()) if line]
+    if not lines:
+        return ""
+    return lines[-1] if len(lines) == 1 else f"its log ends with: {lines[-1]}"
 
 
 def _of_deletion(pod: Document) -> Verdict | None:

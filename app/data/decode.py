@@ -10,7 +10,8 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,13 +55,36 @@ def read_image(path: str) -> Image.Image:
 
 def decode(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
     """As `read_image`, for bytes that are already here."""
-    try:
+    with _naming_the_bad(path, len(content)):
         return Image.open(io.BytesIO(content), formats=FORMATS).convert("RGB")
+
+
+def read_header(file: IO[bytes], path: str | os.PathLike[str]) -> None:
+    """Reads as much of an image as says its format and size; the file stays open.
+
+    Raises:
+        BadImage: there is no image in it.
+        TrainingError: the file can't be read (66), or its volume failed (144).
+    """
+    try:
+        size = file.seek(0, os.SEEK_END)
+        with _naming_the_bad(path, size):
+            Image.open(file, formats=FORMATS)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+@contextmanager
+def _naming_the_bad(path: str | os.PathLike[str], size: int) -> Iterator[None]:
+    try:
+        yield
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise BadImage(shown(path), f"{len(content)} bytes that are no image") from None
-    except Exception as error:  # noqa: BLE001  Pillow's decoders raise nearly every type for nearly every broken byte
+        raise BadImage(shown(path), f"{size} bytes that are no image") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the file system's own, not the decoder's
+            raise
         raise BadImage(shown(path), " ".join(f"{error}".split()) or type(error).__name__) from None
 
 

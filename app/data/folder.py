@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,18 @@ class FolderSamples:
     def load(self, index: int) -> Image.Image:
         """See `Samples`."""
         return read_image(self.path(index))
+
+    def open(self, index: int) -> IO[bytes]:
+        """The file of an image, of which only what is asked for is read.
+
+        Raises:
+            TrainingError: 66 or 144, it can't be opened.
+        """
+        path = self.path(index)
+        try:
+            return open(path, "rb", buffering=0)
+        except OSError as error:
+            raise unreadable(path, error) from None
 
     def name(self, index: int) -> str:
         """See `Samples`."""

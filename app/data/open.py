@@ -28,12 +28,25 @@ def open_dataset(config: TrainConfig) -> Dataset:
         from app.data.torchvision_sets import open_cifar10, open_flowers  # noqa: PLC0415
 
         return {"cifar10": open_cifar10, "flowers": open_flowers}[config.dataset](config.dataset_path)
-    from app.data.folder import open_folder  # noqa: PLC0415
-
     path = config.dataset_path
     if config.dataset == "digits":
         from app.data import digits  # noqa: PLC0415
 
         path = path or os.fspath(digits.default_folder())
         digits.write(Path(path))
+    return open_images(path)
+
+
+def open_images(path: str) -> Dataset:
+    """The images in a folder that holds train/ and val/, or in their place the index of the tars that hold them.
+
+    Raises:
+        TrainingError: 65, 66 or 144, naming the folder or file.
+    """
+    from app.data.tarindex import INDEX, PARTS, open_index  # noqa: PLC0415
+
+    if os.path.isfile(os.path.join(path, INDEX)) and not any(os.path.isdir(os.path.join(path, p)) for p in PARTS):
+        return open_index(path)
+    from app.data.folder import open_folder  # noqa: PLC0415
+
     return open_folder(path)

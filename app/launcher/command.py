@@ -39,7 +39,8 @@ def run(argv: Sequence[str], signals: Signals, rank_command: Sequence[str] | Non
         identity = from_environment(environ)
         times = _times(environ, times or Times())
         if parent := environ.get(ENV_PARENT):
-            die_with_parent(signal.SIGTERM, _whole(ENV_PARENT, parent))
+            signals.follow(_whole(ENV_PARENT, parent))
+            die_with_parent(signal.SIGTERM, int(parent))
         config = parse(argv, environ)
         if config.print_plan:
             print(json.dumps(plan(config), indent=2))

@@ -16,6 +16,7 @@ class Signals:
     def __init__(self) -> None:
         self.count = 0
         self.first = ""
+        self._parent = 0
         self._wake, self._woken = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(self._woken, False)
@@ -26,7 +27,17 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
+    def follow(self, parent: int) -> None:
+        """After the end of this parent all requests are one and the same.
+
+        The kernel sends one because the parent has ended (`die_with_parent`), whoever cleans up after it another;
+        the parent itself may have sent one before. None of them is the impatience that a second signal stands for.
+        """
+        self._parent = parent
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.count and self._parent and os.getppid() != self._parent:
+            return
         self.count += 1
         self.first = self.first or signal.Signals(number).name
 

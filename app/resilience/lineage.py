@@ -182,17 +182,15 @@ class Lineage:
         )
 
     def _choose(self) -> None:
-        records = read_records(self.root)
-        before = max((n for n in records if n < self.start), default=0)
-        for place in line(records, before):
-            for path in [place] if isinstance(place, Path) else _stretch(self.root, place):
-                try:
-                    verify(path, deep=True)
-                except BadCheckpoint as error:
-                    self.warnings.append(f"{error}; falling back to the one before it")
-                else:
-                    self.parent = path
-                    return
+        before = max((n for n in read_records(self.root) if n < self.start), default=0)
+        for path in on_line(self.root, before):
+            try:
+                verify(path, deep=True)
+            except BadCheckpoint as error:
+                self.warnings.append(f"{error}; falling back to the one before it")
+            else:
+                self.parent = path
+                return
         if self.warnings:
             self.warnings.append(f"no good checkpoint is left in {self.root}: the run begins at step 0")
 
@@ -214,6 +212,16 @@ def volume_errors(what: str) -> Iterator[None]:
                 f"{what}: {error.strerror}{place}; give a directory that user {os.geteuid()} may read and write",
             ) from None
         raise TrainingError(ExitCode.VOLUME_IO, f"{what}: {error.strerror or error}{place}") from None
+
+
+def on_line(root: Path, start: int) -> Iterator[Path]:
+    """The checkpoints on the line of training back from a start, newest first, good or not.
+
+    Raises:
+        OSError: a directory can't be read.
+    """
+    for place in line(read_records(root), start):
+        yield from [place] if isinstance(place, Path) else _stretch(root, place)
 
 
 def _stretch(root: Path, link: Link) -> Sequence[Path]:

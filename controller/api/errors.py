@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +12,11 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from app.config import ConfigError
+from app.config import OPTIONS, ConfigError
 from app.resilience.exit_codes import ExitCode
-from controller.api.base import WORDS
-from controller.api.experiment import Experiment
+from controller.api.base import WORDS, OneOf
+from controller.api.experiment import PATHS, Experiment
+from controller.api.training import SPEC_OPTIONS
 
 _TYPES = {
     "int_type": "a whole number",
@@ -29,6 +31,13 @@ _TYPES = {
 LONGEST = 500
 """Characters of a message; longer ones quote an input that nobody reads whole."""
 _SILENT = {"default_factory_not_called"}  # follows from another error of the same object
+_PLACES = {
+    word.strip("-").replace("_", "").replace("-", "").lower(): PATHS[name]
+    for name, (option, _) in OPTIONS.items()
+    if name in PATHS
+    for word in (name, *option.flags, *([SPEC_OPTIONS[name]] if name in SPEC_OPTIONS else []))
+}
+"""What an option is called on the command line and in `spec.training` -> where in an experiment it stands."""
 
 
 class SpecError(Exception):
@@ -88,15 +97,15 @@ def _problem(error: Mapping[str, Any]) -> str:  # noqa: PLR0912
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     owner, field = _at(error["loc"])
     if kind == "missing":
-        return f"is required: {field.description}" if field else "is required"
+        return f"is required: {field.description}{_choices(field)}" if field else "is required"
     if kind == "extra_forbidden":
-        return "unknown field" + _did_you_mean(str(error["loc"][-1]), owner)
+        return "unknown field" + _did_you_mean(error["loc"], owner)
     if kind in _TYPES:
         hint = ""
         if kind == "string_type" and isinstance(value, (bool, int, float)):
             hint = ": put it in quotes"
-        elif kind in ("int_type", "float_type") and isinstance(value, str):
-            hint = f": {_number_hint(value)}" if _number_hint(value) else ""
+        elif kind in ("int_type", "float_type"):
+            hint = _number_hint(value, whole=kind == "int_type")
         return f"must be {_TYPES[kind]}, not {shown(value)}{hint}"
     if kind == "value_error":
         cause = context["error"]
@@ -123,21 +132,37 @@ def _problem(error: Mapping[str, Any]) -> str:  # noqa: PLR0912
     return f"{message[0].lower()}{message[1:]}, not {shown(value)}"
 
 
-def _number_hint(text: str) -> str:
+def _choices(field: FieldInfo) -> str:
+    words = next((fact.choices for fact in field.metadata if isinstance(fact, OneOf)), ())
+    return f", one of {', '.join(words)}" if words else ""
+
+
+def _number_hint(value: Any, *, whole: bool) -> str:
+    """How to write the number that is meant: quotes, an exponent or a ".0" too many; empty where it isn't clear."""
+    if isinstance(value, bool) or not isinstance(value, (str, float)):
+        return ""
     try:
-        number = float(text)
+        number = float(value)
     except ValueError:
         return ""
-    return f"write {number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"write {number!r}"
+    if number.is_integer() and abs(number) < 1e15:
+        return f": write {number:.0f}"
+    return f": write {number!r}" if math.isfinite(number) and not whole else ""
 
 
-def _did_you_mean(name: str, owner: type[BaseModel] | None) -> str:
+def _did_you_mean(loc: Sequence[int | str], owner: type[BaseModel] | None) -> str:
     if owner is None:
         return ""
-    names = [field.alias or attribute for attribute, field in owner.model_fields.items()]
-    lower = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.replace("_", "").lower(), lower, n=1)
-    return f" (did you mean {lower[close[0]]!r}?)" if close else f"; known here: {', '.join(names)}"
+    word = str(loc[-1]).replace("_", "").replace("-", "").lower()
+    names = {
+        (field.alias or attribute).lower(): field.alias or attribute for attribute, field in owner.model_fields.items()
+    }
+    place = _PLACES.get(word)
+    if place and word not in names:
+        parent, _, name = place.rpartition(".")
+        return f" (did you mean {name if parent == _path(loc[:-1]) else place!r}?)"
+    close = difflib.get_close_matches(word, names, n=1)
+    return f" (did you mean {names[close[0]]!r}?)" if close else f"; known here: {', '.join(names.values())}"
 
 
 def _bounds(field: FieldInfo | None) -> tuple[Any, Any]:

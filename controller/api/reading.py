@@ -18,6 +18,7 @@ from controller.api.experiment import PATHS, Experiment, rules, train_config
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 _CORE = "tag:yaml.org,2002:"
+_NOTHING = "is empty: a ResNetExperiment is expected"
 
 
 def load_file(path: str | Path) -> Experiment:
@@ -42,6 +43,8 @@ def load(text: str | bytes, source: str) -> Experiment:
         SpecError: names `source`, each field that is wrong, what was wrong and what would be right.
     """
     document = _read(text, source)
+    if document is None:
+        raise SpecError(source, [_NOTHING])
     if not isinstance(document, dict):
         raise SpecError(source, [f"must be a mapping with apiVersion, kind, metadata and spec, not {shown(document)}"])
     for field, right in (("apiVersion", API_VERSION), ("kind", KIND)):
@@ -49,7 +52,7 @@ def load(text: str | bytes, source: str) -> Experiment:
             wrong = f", not {shown(document[field])}" if field in document else ", and is missing"
             raise SpecError(source, [f"{field}: must be {right}{wrong}"])
     document.pop("status", None)
-    empty = _empty(document.get("spec"), "spec")
+    empty = _empty(document["spec"], "spec") if "spec" in document else []
     if empty:
         raise SpecError(source, [f"{path}: is empty: give a value or leave it out" for path in empty])
     try:
@@ -135,6 +138,10 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"{_CORE}{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
+def _is_nothing(node: yaml.Node | None) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == f"{_CORE}null" and not node.value
+
+
 def _read(text: str | bytes, source: str) -> Any:
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(raw) > MAX_BYTES:
@@ -148,10 +155,12 @@ def _read(text: str | bytes, source: str) -> Any:
         nodes = []
         while loader.check_node():
             nodes.append(loader.get_node())
+        # "---" at the end of a file begins a document without anything in it: kubectl takes that too.
+        nodes = [node for node in nodes if not _is_nothing(node)] or nodes[:1]
         if len(nodes) > 1:
             raise SpecError(source, [f"holds {len(nodes)} documents: put each experiment into a file of its own"])
         if not nodes:
-            raise SpecError(source, ["is empty: a ResNetExperiment is expected"])
+            raise SpecError(source, [_NOTHING])
         return loader.construct_document(nodes[0])
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -149,6 +149,7 @@ class Machine:
         for pod in list(self._pods.values()):
             self._remove(pod)
         shutil.rmtree(self.run.pods, ignore_errors=True)
+        self._record()
 
     def _plans(self, document: Mapping[str, Any], now: float) -> list[_Pod]:
         """The pods of a job, each with the process that it will be."""
@@ -167,7 +168,7 @@ class Machine:
         name = pod["metadata"]["name"]
         scratch = Path(tempfile.mkdtemp(prefix="resnet-"))
         try:
-            places = Places(scratch=scratch, pod=self.run.pods / name, fixed=self.fixed)
+            places = Places(scratch=scratch, pod=(self.run.pods / name).absolute(), fixed=self.fixed)
             plan = plan_pod(pod, job, places, ports, self.base)
         except LocalError:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -193,6 +194,7 @@ class Machine:
         for pod in list(self._pods.values()):
             if pod.kill_at is not None and not _runs(pod) and pod.shown:
                 self._remove(pod)
+                self._record()
                 continue
             if pod.kill_at is not None and now >= pod.kill_at and pod.process is not None:
                 pod.process.kill()
@@ -220,7 +222,6 @@ class Machine:
         del self._pods[pod.document["metadata"]["name"]]
         for directory in (pod.scratch, pod.plan.termination_log.parent):
             shutil.rmtree(directory, ignore_errors=True)
-        self._record()
 
     def _record(self) -> None:
         """Writes down what a later run must end and remove, should this one be killed."""

@@ -22,6 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).with_name("launcher_process.py")
 SEED = ["--model_name", "resnet18", "--bs", "8", "--lr", "0.1", "--device", "cpu", "--dataset", "synthetic"]
+PARENT = "import os, subprocess, sys; os.environ['RESNET_PARENT_PID'] = str(os.getpid()); subprocess.call(sys.argv[1:])"
+"""Starts a launcher as resnetctl does: the command's words follow."""
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting for something that takes a fraction of it."""
 
@@ -50,9 +52,11 @@ def alive(pid: int) -> bool:
 
 
 class Run:
-    """One launcher over fake ranks."""
+    """One launcher over fake ranks; `parent`: as the child of a process in between, which is `process` then."""
 
-    def __init__(self, folder: Path, *flags: str, ranks: dict[int, str], nproc: int = 2, **environ: str) -> None:
+    def __init__(
+        self, folder: Path, *flags: str, ranks: dict[int, str], nproc: int = 2, parent: bool = False, **environ: str
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.nproc = nproc
@@ -77,8 +81,9 @@ class Run:
             **environ,
         }
         with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
+            above = [sys.executable, "-c", PARENT] if parent else []
             self.process = subprocess.Popen(
-                [sys.executable, str(FAKE), *SEED, "--nproc_per_node", str(nproc), *flags],
+                [*above, sys.executable, str(FAKE), *SEED, "--nproc_per_node", str(nproc), *flags],
                 env=environ, cwd=folder, stdout=out, stderr=err, start_new_session=True,
             )  # fmt: skip
 
@@ -245,7 +250,8 @@ def test_stopped_rank_is_a_hang_that_names_it_and_shows_the_others(start: Start)
     assert "phase train" in line
     assert "its process is stopped" in line
     assert message["reason"] == "Hung"
-    assert run.stderr().count("most recent call first") == 2
+    lines = [line for line in run.stderr().splitlines() if "the threads of" in line or "most recent call" in line]
+    assert [line.partition("rank ")[2] for line in lines] == ["0:", "", "1:", "2:", ""]  # a stopped one shows none
 
 
 def test_rank_without_a_heartbeat_is_found(start: Start) -> None:
@@ -277,6 +283,18 @@ def test_launcher_stops_when_the_one_that_started_it_is_gone(tmp_path: Path, sta
     run = start(ranks={0: "train"}, nproc=1, RESNET_PARENT_PID=str(gone.pid))
     code, _, message = run.end()
     assert (code, message["reason"]) == (143, "Stopped")
+
+
+def test_a_launcher_whose_parent_was_killed_takes_no_further_signal_for_impatience(start: Start) -> None:
+    run = start("--grace_seconds", "10", ranks={0: "ignore"}, nproc=1, parent=True)
+    run.reach_step(3)
+    launcher = int(run.ranks()[0]["env"]["RESNET_LAUNCHER_PID"])
+    run.process.kill()
+    run.process.wait()
+    os.kill(launcher, signal.SIGTERM)  # as the next resnetctl does with what it finds
+    until(lambda: not alive(launcher), "the launcher's end")
+    message = json.loads((run.folder / "termination").read_text())["message"]
+    assert message == "killed: the ranks had not stopped 5 s after SIGTERM"
 
 
 def test_pages_are_served_while_ranks_hang(start: Start) -> None:

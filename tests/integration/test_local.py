@@ -175,6 +175,16 @@ def test_a_permanent_failure_ends_with_its_code_its_message_and_the_end_of_the_l
     assert "the last run failed (DataMissing): trying again from the beginning" in again.text()
 
 
+def test_below_a_relative_workdir_the_launcher_s_last_word_arrives_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert run_experiment(experiment(), Path("runs"), Screen().display, renderer("fail:66")) == 66
+    verdict = json.loads((tmp_path / "runs/tiny/experiment.json").read_text())["status"]["lastVerdict"]
+    assert verdict["reason"] == "DataMissing"
+    assert verdict["message"].startswith("the data set is not there (pod ")
+
+
 def test_a_command_that_can_not_be_started_fails_like_a_container_that_can_not(tmp_path: Path):
     def render(of: Experiment, attempt: int, avoid_node: str | None) -> dict[str, Any]:
         job = renderer("train")(of, attempt, avoid_node)
@@ -247,6 +257,33 @@ def test_what_a_killed_resnetctl_left_is_ended_before_the_next_attempt(tmp_path:
     assert not any(mark.alive() for mark in marks)
     assert not any(path.exists() for path in scratch)
     assert "stopped after a checkpoint" in (run.logs / "tiny-1-worker-0.log").read_text()
+
+
+def occupied(path: Path) -> bool:
+    """Puts a directory where resnetctl writes a file; False while the file is there."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def test_a_run_directory_that_can_no_longer_be_written_ends_all_in_one_line(tmp_path: Path):
+    run = RunDirectory(tmp_path / "tiny")
+    process = spawn(tmp_path, "wait")
+    until(lambda: step_of(run) > 3)
+    records = run.recorded_pods()
+    assert len(records) == 2
+    for name in (".pods.json.tmp", ".metrics.prom.tmp"):
+        until(lambda path=run.path / name: occupied(path))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    line = output.splitlines()[-1]
+    assert line.startswith(f"resnetctl: {run.path}: ")
+    assert line.endswith("Is a directory; nothing runs any more: once that is mended, the same command goes on")
+    assert "Traceback" not in output
+    assert not any(record.mark is None or record.mark.alive() for record in records)
+    assert not any(record.scratch.exists() for record in records)
 
 
 def test_two_runs_in_one_directory_are_refused_by_the_pid_of_the_first(tmp_path: Path, capsys: Any):

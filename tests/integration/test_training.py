@@ -49,8 +49,10 @@ def command(images: Path, directory: Path, **flags: object) -> list[str]:
     return [sys.executable, "-m", "app.run_resnet", *(f"--{name}={value}" for name, value in values.items())]
 
 
-def run(argv: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, check=False, cwd=cwd, capture_output=True, text=True, timeout=300)
+def run(argv: list[str], cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv, check=False, cwd=cwd, env=os.environ | environ, capture_output=True, text=True, timeout=300
+    )
 
 
 def start(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -179,10 +181,20 @@ REFUSALS: list[tuple[str, Callable[[Path], object] | None, dict[str, object], in
 @pytest.mark.parametrize(("change", "flags", "code", "named"), [r[1:] for r in REFUSALS], ids=[r[0] for r in REFUSALS])
 def test_a_bad_input_is_one_line_and_its_code(change, flags, code, named, images: Path, tmp_path: Path) -> None:
     path = broken(images, tmp_path / "data", change) if change else images
-    done = run(command(path, tmp_path / "run", **{"epoch": 1, "nproc_per_node": 1, **flags}))
+    done = run(command(path, tmp_path / "run", **{"epoch": 1, **flags}))
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    assert [line for line in done.stderr.splitlines() if named in line], done.stderr
+    assert len([line for line in done.stderr.splitlines() if named in line]) == 1, done.stderr
+
+
+def test_an_image_without_torch_is_69_and_said_once(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    done = run(command(images, tmp_path / "run"), PYTHONPATH=str(tmp_path))
+    assert done.returncode == ExitCode.FRAMEWORK_MISSING
+    assert done.stderr.splitlines() == [
+        "run_resnet: FrameworkMissing (exit 69): No module named 'torch': "
+        "this image lacks what the training needs: torch, and extra 'app'"
+    ]
 
 
 def test_a_rendezvous_port_in_use_is_141_and_named(images: Path, tmp_path: Path) -> None:

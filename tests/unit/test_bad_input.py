@@ -47,15 +47,19 @@ def test_the_good_one_is_good() -> None:
         ("nodes: 2", "zzz: 2", "spec.zzz: unknown field; known here: model, accelerator, nodes, dataset"),
         ("claimName: imagenet", "claim: imagenet, claimName: c", "claim: unknown field (did you mean 'claimName'?)"),
         ("{name: good}", "{name: good, lables: {}}", "metadata.lables: unknown field (did you mean 'labels'?)"),
-        ("  model: resnet50\n", "", "spec.model: is required: network"),
+        ("  model: resnet50\n", "", "spec.model: is required: network, one of resnet18, resnet34"),
         (", batchSizePerDevice: 64", "", "spec.training.batchSizePerDevice: is required: images per step"),
         ("claimName: imagenet", "", "spec.dataset.volume.persistentVolumeClaim.claimName: is required"),
-        ("type: sdaa, ", "", "spec.accelerator.type: is required: device family"),
+        ("type: sdaa, ", "", "type: is required: device family, one of sdaa, cuda, cpu"),
+        ("epochs: 50", "lr: 0.1", "spec.training.lr: unknown field (did you mean 'learningRate'?)"),
+        ("epochs: 50", "device: cpu", "unknown field (did you mean 'spec.accelerator.type'?)"),
+        ("nodes: 2", "epochs: 2", "spec.epochs: unknown field (did you mean 'spec.training.epochs'?)"),
+        ("nodes: 2", "nnode: 2", "spec.nnode: unknown field (did you mean 'nodes'?)"),
         ("nodes: 2", "nodes:", "spec.nodes: is empty: give a value or leave it out"),
         # wrong types: nothing is coerced
         ("epochs: 50", "epochs: '50'", "spec.training.epochs: must be a whole number, not '50': write 50"),
         ("epochs: 50", "epochs: 1e3", "spec.training.epochs: must be a whole number, not '1e3': write 1000"),
-        ("epochs: 50", "epochs: 5.0", "spec.training.epochs: must be a whole number, not 5.0"),
+        ("epochs: 50", "epochs: 5.0", "spec.training.epochs: must be a whole number, not 5.0: write 5"),
         ("epochs: 50", "epochs: true", "spec.training.epochs: must be a whole number, not true"),
         ("epochs: 50", "epochs: 1:30", "spec.training.epochs: must be a whole number, not '1:30'"),
         ("epochs: 50", "epochs: 017", "spec.training.epochs: must be a whole number, not '017'"),
@@ -161,7 +165,9 @@ def test_a_wrong_field_is_one_line_that_names_it(old: str, new: str, line: str) 
         ("# nothing\n", "is empty: a ResNetExperiment is expected"),
         ("- a\n", "must be a mapping with apiVersion, kind, metadata and spec, not a list"),
         ("hello", "must be a mapping with apiVersion, kind, metadata and spec, not 'hello'"),
-        ("null", "must be a mapping with apiVersion, kind, metadata and spec, not empty"),
+        ("null", "is empty: a ResNetExperiment is expected"),
+        ("---\n---\n", "is empty: a ResNetExperiment is expected"),
+        (GOOD.partition("spec:")[0], "spec: is required: what is wanted"),
         (b"\x7fELF\x02\x01\x00\xff", "is no UTF-8 text (byte 7): a YAML file is expected"),
         (b"a: \x00", "no valid YAML: "),
         (GOOD.encode("utf-16"), "is no UTF-8 text (byte 0)"),
@@ -180,6 +186,17 @@ def test_a_wrong_field_is_one_line_that_names_it(old: str, new: str, line: str) 
 )
 def test_a_file_that_is_no_experiment_is_one_line(text: str | bytes, line: str) -> None:
     assert line in problem(text)
+
+
+@pytest.mark.parametrize("value", ["5.5", "'5.5'", "1" + "0" * 30, "inf"])
+def test_no_number_is_proposed_that_would_be_refused_as_well(value: str) -> None:
+    line = problem(GOOD.replace("epochs: 50", f"epochs: {value}"))
+    assert "spec.training.epochs: must be a whole number, not " in line
+    assert "write" not in line
+
+
+def test_an_empty_document_at_either_end_is_no_second_experiment() -> None:
+    assert load(f"---\n{GOOD}---\n", "x.yaml") == load(GOOD, "x.yaml")
 
 
 def test_several_problems_are_one_line_each() -> None:

@@ -1,4 +1,4 @@
-"""The examples are the rows of the launch and results tables of the seed's document, and render as such."""
+"""The examples are the rows of the launch and results tables of ModelZoo's ResNet README, and render as such."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_there_is_one_example_a_row_and_the_digits() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_an_example_plans_what_the_seed_s_command_does(name: str) -> None:
+def test_an_example_plans_what_modelzoos_command_does(name: str) -> None:
     model, nodes, ranks, batch, rate, warmup, epochs = ROWS[name]
     experiment = load_file(EXAMPLES / f"{name}.yaml")
     assert experiment.metadata.name == name
@@ -72,4 +72,4 @@ def test_the_digits_run_on_two_cpu_nodes_with_two_ranks_each() -> None:
 def test_assumed_epochs_and_published_results_are_marked(name: str) -> None:
     comment = " ".join(line.strip("# ") for line in (EXAMPLES / f"{name}.yaml").read_text().splitlines())
     assert "50 epochs are assumed" in comment
-    assert "published by the seed, not reproduced here" in comment
+    assert "published by ModelZoo, not reproduced here" in comment

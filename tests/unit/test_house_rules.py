@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 HEAVY = {"torch", "torchvision", "numpy", "onnx", "onnxruntime", "safetensors", "PIL"}
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions."""
+def imports(path: Path, *, in_functions: bool = True) -> set[str]:
+    """Every module that a file imports; without those inside functions it is what importing the file brings in."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _nodes(ast.parse(path.read_text()), in_functions):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -25,10 +26,17 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def _nodes(tree: ast.AST, in_functions: bool) -> Iterator[ast.AST]:
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if in_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _nodes(child, in_functions)
+
+
 def light_modules_of_app() -> set[str]:
     """What the controller may import of app/: modules that import, by themselves and through others, nothing heavy."""
     files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "app").rglob("*.py")}
-    needs = {name: imports(path) for name, path in files.items()}
+    needs = {name: imports(path, in_functions=False) for name, path in files.items()}
     heavy = {name for name, needed in needs.items() if {n.split(".")[0] for n in needed} & HEAVY}
     while more := {name for name, needed in needs.items() if name not in heavy and needed & heavy}:
         heavy |= more

@@ -392,7 +392,7 @@ class Laws(RuleBasedStateMachine):
 
 
 TestLaws = Laws.TestCase
-TestLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None, derandomize=True)
+TestLaws.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, derandomize=True)
 
 
 def test_the_status_s_times_are_as_the_api_writes_them():

@@ -10,6 +10,7 @@ import pytest
 
 from controller.api import Status
 from controller.backoff import Timing, delay, jitter
+from controller.figures import duration
 from controller.progress import Identity, Reading, parse
 from controller.reconcile import CreateError, Decision, Observed, reconcile, reporter
 from controller.times import to_text
@@ -470,6 +471,14 @@ def test_the_numbers_change_every_ten_seconds_and_at_each_epoch():
     assert (scene.status.step, scene.status.progress) == (210, "2/8")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0s"), (59.6, "1m00s"), (750, "12m30s"), (11_520, "3h12m"), (86_400 * 2 + 3600 * 4, "2d4h")],
+)
+def test_the_time_left_is_short(seconds, shown):
+    assert duration(seconds) == shown
+
+
 def test_a_resumed_attempt_keeps_the_numbers_until_it_trains():
     scene = Scene().start()
     scene.look([job()], scene.pods(), progress=scene.reading(step=100, top1=0.5, last_checkpoint=90))
@@ -671,6 +680,18 @@ def test_a_queued_job_waits_and_its_pods_ends_are_ignored():
     scene.look([job()], again, after=60)
     assert (scene.status.phase, scene.status.attempt) == ("Running", 1)
     assert scene.status.pod_uids == ["second-0", "second-1"]
+
+
+def test_pods_of_an_earlier_admission_on_a_dead_node_are_a_new_attempt():
+    scene = Scene(spec={"queueName": "gpu"})
+    scene.look()
+    scene.look([job(suspend=True)])
+    dead = running(0, deleting=scene.now, conditions=[disruption("DeletionByTaintManager")])
+    scene.look([job()], [dead], after=TIMING.dead_node - 1)
+    assert (scene.status.ending, scene.status.history) == (None, [])
+    scene.look([job()], [dead], after=1)
+    scene.look([job()], [dead], after=TIMING.settle)
+    assert (scene.status.history[-1].reason, scene.status.history[-1].counted) == ("NodeLost", False)
 
 
 def test_a_job_suspended_without_a_queue_is_a_job_whose_pods_are_gone():

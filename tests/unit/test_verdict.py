@@ -177,9 +177,19 @@ def test_the_message_is_the_pods_own_where_it_left_one():
     assert (verdict.exit_code, verdict.node) == (66, "node-0")
 
 
-def test_a_last_word_that_is_no_document_is_shown_as_one_clean_line():
-    verdict = judge([ended(1, words="Traceback:\n\x1b[31mboom\x00")], replicas=1)
-    assert verdict.message == "Traceback: [31mboom (pod digits-1-worker-0, exit code 1)"
+@pytest.mark.parametrize(
+    ("last_words", "message"),
+    [
+        ("\x1b[31mboom\x00\n", "[31mboom (pod digits-1-worker-0, exit code 1)"),
+        (
+            "a log\n" * 500 + "Traceback:\n\x1b[31mboom\x00\n\n",
+            "its log ends with: [31mboom (pod digits-1-worker-0, exit code 1)",
+        ),
+        ("\n \n", "pod digits-1-worker-0 ended with exit code 1 (Exit1)"),
+    ],
+)
+def test_a_last_word_that_is_no_document_is_shown_as_one_clean_line(last_words, message):
+    assert judge([ended(1, words=last_words)], replicas=1).message == message
 
 
 def test_a_verdict_comes_back_from_status_as_it_was():

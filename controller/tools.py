@@ -1,0 +1,61 @@
+"""`resnetctl evaluate|export|predict`: the tools of app/, which need torch or onnxruntime, as processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import app
+
+
+class Tool(NamedTuple):
+    """A module of app/ that is a command.
+
+    Attributes:
+        module: what `python -m` runs.
+        text: what it does, for the help.
+        options: given before the user's own, who may override them.
+    """
+
+    module: str
+    text: str
+    options: tuple[str, ...] = ()
+
+
+TOOLS = {
+    "evaluate": Tool("app.evaluate", "top-1, top-5 and loss of a checkpoint or .pth over a validation set"),
+    "export": Tool("app.export", "write a checkpoint or .pth as one checked ONNX file", ("--text",)),
+    "predict": Tool("app.predict", "show the likeliest classes of images, by an exported ONNX file"),
+}
+"""Command -> the tool behind it, which reads the rest of the command line and has its own --help."""
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the tools to the list that `resnetctl --help` prints."""
+    for name, tool in TOOLS.items():
+        commands.add_parser(name, help=tool.text, add_help=False)
+
+
+def command(name: str, rest: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a tool, which finds the same `app` as this process."""
+    tool = TOOLS[name]
+    root = Path(app.__path__[0]).parent
+    env = dict(environ)
+    if root.name not in ("site-packages", "dist-packages"):
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), environ.get("PYTHONPATH"))))
+    # -P: a folder named app where the user happens to stand is not ours.
+    return [sys.executable, "-P", "-m", tool.module, *tool.options, *rest], env
+
+
+def start(name: str, rest: Sequence[str]) -> NoReturn:
+    """Becomes the tool: its output, its signals and its exit code are this process's own.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    argv, env = command(name, rest, os.environ)
+    sys.stdout.flush()
+    os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
