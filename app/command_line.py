@@ -74,7 +74,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], program: str = "pytho
         if text is not None:
             values[name] = convert(name, text)
         elif option.required:
-            raise ConfigError(name, f"is required: {option.help}")
+            choices = f", one of {', '.join(option.choices)}" if option.choices else ""
+            raise ConfigError(name, f"is required: {option.help}{choices}")
     config = TrainConfig(**values)
     check(config)
     return config

@@ -182,7 +182,7 @@ class TrainConfig:
     # Limits
     watchdog_seconds: float = _option(
         600.0, "--watchdog_seconds",
-        help="a phase without a step for so long is a hang (scan, first step, export: x 3)",
+        help="a phase without a step for so long is a hang (start, scan, first step, export: x 3)",
         low=1.0, high=86_400.0, spec="watchdogSeconds",
     )  # fmt: skip
     grace_seconds: float = _option(

@@ -24,21 +24,24 @@ class Interval:
     """What is summed up on the device between two log lines, so that the device is read once."""
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(3, device=device)  # loss of finite batches, non-finite batches, non-finite in a row
+        self._sums = torch.zeros(3, device=device)  # loss of finite steps, non-finite steps, non-finite in a row
         self._last = torch.zeros((), device=device)
-        self._batches = 0
+        self._steps = 0
         self._marks: list[tuple[Any, Any]] = []
         self.nonfinite_in_row = 0
 
-    def count(self, loss: torch.Tensor, started: Any, ended: Any) -> None:
-        """Adds one batch: its loss, and the device's marks around its computing."""
+    def busy(self, started: Any, ended: Any) -> None:
+        """Adds the device's marks around some computing."""
+        self._marks.append((started, ended))
+
+    def count(self, loss: torch.Tensor) -> None:
+        """Adds one optimizer step by its loss, the mean over its accumulated batches."""
         finite = torch.isfinite(loss)
         self._sums[0] += torch.where(finite, loss, 0.0)
         self._sums[1] += ~finite
         self._sums[2].add_(1).mul_(finite.logical_not())
         self._last = loss
-        self._batches += 1
-        self._marks.append((started, ended))
+        self._steps += 1
 
     def read(self, accelerator: Accelerator) -> dict[str, Any]:
         """Since the last call: mean `loss` (NaN where none was finite), `last_loss`, `nonfinite`, `busy` seconds.
@@ -46,11 +49,11 @@ class Interval:
         This is the one place of the loop that waits for the device.
         """
         loss, nonfinite, in_row, last = torch.cat([self._sums, self._last.reshape(1).float()]).tolist()
-        finite = self._batches - int(nonfinite)
+        finite = self._steps - int(nonfinite)
         self.nonfinite_in_row = int(in_row)
         busy = sum(accelerator.seconds_between(start, end) for start, end in self._marks)
         self._sums[:2] = 0
-        self._batches = 0
+        self._steps = 0
         self._marks.clear()
         mean = loss / finite if finite else float("nan")
         return {"loss": mean, "last_loss": last, "nonfinite": int(nonfinite), "busy": busy}
@@ -138,7 +141,7 @@ class Stepper:
         Returns:
             Seconds that it waited for data, and how many images had to be replaced.
         """
-        waited, bad = 0.0, 0
+        waited, bad, losses = 0.0, 0, []
         for micro in range(self.config.accumulate):
             asked = time.perf_counter()
             batch = next(batches)
@@ -146,9 +149,10 @@ class Stepper:
             bad += batch.bad
             if micro < self.config.accumulate - 1 and isinstance(self._module, DistributedDataParallel):
                 with self._module.no_sync():
-                    self._backward(batch.images, batch.labels)
+                    losses.append(self._backward(batch.images, batch.labels))
             else:
-                self._backward(batch.images, batch.labels)
+                losses.append(self._backward(batch.images, batch.labels))
+        self.interval.count(torch.stack(losses).mean())
         self.scaler.step(self.optimizer)
         self.scaler.update(self.config.loss_scale or None)
         self.optimizer.zero_grad(set_to_none=True)
@@ -168,12 +172,14 @@ class Stepper:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
 
-    def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         started = self._accelerator.mark()
         with self._autocast():
-            loss = self._loss(self._module(self.prepare(images)), labels.to(self.device, non_blocking=True))
-        self.scaler.scale(loss / self.config.accumulate).backward()
-        self.interval.count(loss.detach(), started, self._computed)
+            logits = self._module(self.prepare(images))
+            loss: torch.Tensor = self._loss(logits, labels.to(self.device, non_blocking=True))
+        self.scaler.scale(loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+        self.interval.busy(started, self._computed)
+        return loss.detach()
 
     def _note_computed(self, _: torch.Tensor) -> None:
         self._computed = self._accelerator.mark()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from typing import Any, NoReturn
 
 from app.command_line import parse
 from app.config import ConfigError, TrainConfig
-from app.resilience import outcome
+from app.launcher.ranks import python_command
+from app.resilience import fit, outcome
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.heartbeat import ENV_HEARTBEAT, Heart, Phase
 from app.resilience.outcome import ENV_OUTCOME, Outcome
@@ -99,6 +101,8 @@ class Training:
         device = accelerator.claim(rank.local_rank)
         if rank.is_first:
             say(console.first_line(config, torch.__version__, accelerator.describe()))
+            if config.warmup >= config.epochs:
+                say(console.only_warm_up_line(config))
         self.heart.beat(phase=Phase.SCAN, epochs=config.epochs)
         self.data = open_dataset(config)
         self.loader = Loader(self.data, config, rank=rank.rank)
@@ -122,7 +126,7 @@ class Training:
             if self.keeper.finished:
                 finished = self.keeper.lineage.finished_line()
             else:
-                loaded = self.keeper.load()
+                loaded = self.keeper.load(self.data.classes)
         loaded, finished = self.rank.tell((loaded, finished))
         if loaded:
             self.load(*loaded)
@@ -168,6 +172,8 @@ class Training:
                 if self.config.steps_per_epoch <= 0:
                     self.save()
                     if not self.validate():
+                        if self.rank.is_first:
+                            say(f"train: early stop: --early_stop {self.config.early_stop} without a better top-1")
                         break
                 self.epoch, self.consumed = self.epoch + 1, 0
         finally:
@@ -263,6 +269,7 @@ class Training:
             return
         state = {
             "model": self.config.model, "dataset": self.config.dataset, "classes": self.data.classes,
+            "options": fit.options(self.config),
             "image_size": self.config.size, "global_batch": self.config.global_batch,
             "world_size": self.rank.world_size, "torch": torch.__version__,
             "epoch": self.epoch, "consumed": self.consumed, "step": self.step, "images": self.images,
@@ -325,7 +332,8 @@ class Training:
             self.heart.beat(phase=Phase.CHECKPOINT)
             source = self.keeper.settle()
             top1 = self.heart.state.top1
-            message += f": top-1 {top1:.2%}"
+            if math.isfinite(top1):  # a run that goes on after its last validation has none of its own
+                message += f": top-1 {top1:.2%}"
             if self.config.export:
                 self.heart.beat(phase=Phase.EXPORT)
                 exported, why = self.export(source, self.keeper.lineage.directory / "model.onnx")
@@ -337,15 +345,7 @@ class Training:
 
     def export(self, source: Path, target: Path) -> tuple[str | None, str | None]:
         """(path, None) of the checked ONNX file, or (None, why): a failed export never fails a finished training."""
-        command = [
-            sys.executable,
-            "-m",
-            "app.export",
-            str(source),
-            str(target),
-            "--dataset_path",
-            self.config.dataset_path,
-        ]
+        command = [*python_command("app.export"), str(source), str(target), "--dataset_path", self.config.dataset_path]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=2 * self.config.watchdog_seconds

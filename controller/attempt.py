@@ -7,7 +7,7 @@ from typing import Literal
 from controller.api import HistoryEntry, Status
 from controller.api.status import Ending
 from controller.backoff import delay, jitter
-from controller.figures import BEFORE_FIRST_STEP, moved
+from controller.figures import BEFORE_FIRST_STEP, WATCHED_BY_LAUNCHER, moved
 from controller.observed import Document, Look, deleting, ended, running, started_at, uid_of
 from controller.render import job_name
 from controller.status import SUSPENDED, changed, with_condition
@@ -130,7 +130,9 @@ def _incomplete(status: Status, look: Look) -> Verdict | None:
 def _stalled(status: Status, look: Look) -> Verdict | None:
     reading, since = look.observed.progress, to_unix(status.last_progress_time)
     document = reading.document if reading is not None and reading.answered else None
-    if document is None or document.phase in BEFORE_FIRST_STEP or since is None or moved(status, document):
+    if document is None or since is None or moved(status, document):
+        return None
+    if document.phase in (*BEFORE_FIRST_STEP, *WATCHED_BY_LAUNCHER):
         return None
     seconds = look.experiment.spec.fault_tolerance.stall_timeout_seconds
     if look.now < since + seconds:

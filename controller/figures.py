@@ -14,6 +14,10 @@ BEFORE_FIRST_STEP = ("start", "scan", "first_step")
 """Words of /progress that come before the numbers of an attempt mean anything."""
 
 
+WATCHED_BY_LAUNCHER = ("validate", "export")
+"""Words for work without steps: /progress shows no movement, but the launcher sees it, and ends it if it hangs."""
+
+
 def absorb(status: Status, look: Look) -> Status:
     """Takes over what the newest attempt says of its progress, from /progress or from node 0's last words."""
     metadata = look.experiment.metadata

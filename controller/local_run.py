@@ -16,6 +16,7 @@ from rich.console import Console
 import app
 from app.config import TrainConfig, plan
 from app.data.datasets import DATASETS
+from app.launcher.cgroup import usable_cpus
 from app.resilience.exit_codes import ExitCode
 from controller.api import Experiment, SpecError, Status, load_file, train_config
 from controller.display import Display, Facts, display_for, duration, percent
@@ -80,7 +81,7 @@ def _held(wanted: Experiment, run: RunDirectory, display: Display, render: Rende
     if experiment.status.phase == "Succeeded":
         return _already_done(experiment, run, display)
     waker = Waker()
-    machine = Machine(run, _fixed(experiment, run), _base(), waker)
+    machine = Machine(run, _fixed(experiment, run), _base(experiment), waker)
     machine.check(render(experiment, experiment.status.attempt + 1, None))
     stop = Stop(waker)
     with stop.listening():
@@ -153,10 +154,13 @@ def _fixed(experiment: Experiment, run: RunDirectory) -> dict[str, Path]:
     return fixed
 
 
-def _base() -> dict[str, str]:
+def _base(experiment: Experiment) -> dict[str, str]:
     root = Path(app.__path__[0]).parent
     installed = root.name in ("site-packages", "dist-packages")
-    return base_environment(os.environ, os.getpid(), None if installed else root)
+    base = base_environment(os.environ, os.getpid(), None if installed else root)
+    # A launcher divides the CPUs that its pod has; here the pods share one machine's.
+    threads = max(1, usable_cpus() // experiment.spec.world_size)
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)), **base}
 
 
 def _render(experiment: Experiment, attempt: int, avoid_node: str | None) -> dict[str, Any]:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
-from app.resilience.exit_codes import ExitCode, TrainingError
-
-VOLUME_ERRNOS = frozenset(
-    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
-)
-"""What a sick disk, NFS server or FUSE mount answers: the same read may succeed later, on this node or another."""
+from app.resilience.exit_codes import FULL_VOLUME, SICK_VOLUME, ExitCode, TrainingError
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -22,7 +16,7 @@ def shown(path: str | os.PathLike[str]) -> str:
 def unreadable(path: str | os.PathLike[str], error: OSError) -> TrainingError:
     """The error to raise for a file or folder that could not be read: 144 for a sick volume, 66 for the rest."""
     why = error.strerror or str(error)
-    if error.errno in VOLUME_ERRNOS:
+    if error.errno in SICK_VOLUME:
         return TrainingError(ExitCode.VOLUME_IO, f"{shown(path)}: the volume failed while it was read: {why}")
     return TrainingError(ExitCode.DATA_MISSING, f"{shown(path)} cannot be read: {why}")
 
@@ -35,6 +29,6 @@ def unwritable(path: str | os.PathLike[str], error: OSError, instead: str) -> Tr
         error: what the file system answered.
         instead: what the user can do, as the end of the sentence.
     """
-    sick = error.errno in VOLUME_ERRNOS or error.errno in (errno.ENOSPC, errno.EDQUOT)
-    code = ExitCode.VOLUME_IO if sick else ExitCode.BAD_OPTION
+    passing = error.errno in SICK_VOLUME | FULL_VOLUME
+    code = ExitCode.VOLUME_IO if passing else ExitCode.BAD_OPTION
     return TrainingError(code, f"{shown(path)} cannot be written: {error.strerror or error}; {instead}")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from app.resilience.exit_codes import ExitCode, TrainingError
-
-VOLUME_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""Errors of a volume, not of the data on it."""
+from app.resilience.exit_codes import FULL_VOLUME, SICK_VOLUME, ExitCode, TrainingError
 
 _PEER_WORDS = (
     "connection reset by peer", "connection closed by peer", "broken pipe", "connection refused",
@@ -30,7 +27,7 @@ def classify(error: BaseException, *, stepped: bool, device_failed: Callable[[Ba
     if isinstance(error, TrainingError):
         return error
     text = (str(error).strip() or repr(error)).splitlines()[0]
-    if isinstance(error, OSError) and error.errno in VOLUME_ERRNOS:
+    if isinstance(error, OSError) and error.errno in SICK_VOLUME | FULL_VOLUME | {errno.EROFS}:
         return TrainingError(ExitCode.VOLUME_IO, text)
     if device_failed(error):
         return TrainingError(ExitCode.DEVICE, text)

@@ -6,6 +6,7 @@ restartPolicy ExitCode reads them. A process killed by signal n counts as 128 + 
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -45,6 +46,13 @@ REASONS: dict[int, str] = {
     ExitCode.UNCLASSIFIED: "Unclassified",
 }
 """Exit code -> the one-word reason shown in status, events and metrics."""
+
+
+SICK_VOLUME = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})
+"""What a sick disk, NFS server or FUSE mount answers: the same call may succeed later, on this node or another."""
+
+FULL_VOLUME = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What a volume without room answers."""
 
 
 class TrainingError(Exception):

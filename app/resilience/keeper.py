@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from app.config import TrainConfig
 from app.resilience import checkpoint
+from app.resilience.fit import require_fit
 from app.resilience.heartbeat import Heart
 from app.resilience.identity import Identity
 from app.resilience.lineage import Lineage, volume_errors
@@ -30,7 +31,7 @@ class Keeper:
 
     def __init__(self, config: TrainConfig, heart: Heart, say: Callable[[str], None]) -> None:
         attempt = int(os.environ.get("RESNET_ATTEMPT") or 0)
-        self._heart, self._say = heart, say
+        self._config, self._heart, self._say = config, heart, say
         self._epoch_of: dict[int, int] = {}  # step of a checkpoint -> its epoch, from 1
         self._untidy = ""
         self.lineage = Lineage.open(
@@ -44,13 +45,19 @@ class Keeper:
             self._writer = self.lineage.writer(keep=config.keep)
             self._events = EventLog(self.lineage.directory / "events.jsonl", attempt=attempt)
 
-    def load(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """(tensors, state) of the checkpoint to go on from; None: begin at step 0."""
+    def load(self, classes: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """(tensors, state) of the checkpoint to go on from; None: begin at step 0.
+
+        Raises:
+            TrainingError: 144 it can't be read, 64 or 65 it is of another network or of other classes than these.
+        """
         if self.lineage.parent is None:
             return None
         self._say(f"train: resuming from {self.lineage.parent}")
         with volume_errors(f"reading {self.lineage.parent}"):
-            return checkpoint.load(self.lineage.parent)
+            tensors, state = checkpoint.load(self.lineage.parent)
+        require_fit(self.lineage.parent, state, self._config, classes)
+        return tensors, state
 
     @property
     def busy(self) -> bool:

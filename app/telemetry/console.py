@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from app.config import TrainConfig
+from app.schedule import cosine
 from app.validation import Validation
 
 
@@ -44,6 +45,15 @@ def first_line(config: TrainConfig, torch_version: str, devices: str) -> str:
         f"resnet-operator: {config.model} on {config.dataset} {config.size} px, {config.world_size} rank(s) on "
         f"{config.nnodes} node(s), global batch {config.global_batch}, learning rate {config.learning_rate:g}, "
         f"warm-up {config.warmup} of {config.epochs} epochs; torch {torch_version}, {config.device}: {devices}"
+    )
+
+
+def only_warm_up_line(config: TrainConfig) -> str:
+    """A warning: the learning rate rises to the last epoch and never falls."""
+    last = cosine(config.epochs - 1, epochs=config.epochs, base=config.learning_rate, warmup=config.warmup)
+    return (
+        f"train: warning: the warm-up of {config.warmup} epochs takes the whole run of {config.epochs}: the learning "
+        f"rate ends at {last:g} and is never lowered; give more --epoch or less --warm_up"
     )
 
 

@@ -74,7 +74,7 @@ SERIES: tuple[Series, ...] = (
         ("rank",),
     ),
     Series(
-        "resnet_training_nonfinite_steps_total", "counter", "Steps whose loss or gradients were not finite.",
+        "resnet_training_nonfinite_steps_total", "counter", "Optimizer steps whose loss was not finite on rank 0.",
         "nonfinite_steps",
     ),
     Series("resnet_training_bad_images_total", "counter", "Images that could not be decoded.", "bad_images"),

@@ -83,6 +83,8 @@ def test_a_bad_value_is_one_line_that_names_the_flag(argv: list[str], message: s
 
 
 def test_a_missing_flag_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^--model_name: is required: network, one of resnet18, resnet34, "):
+        parse([], {})
     with pytest.raises(ConfigError, match=r"^--lr: is required"):
         parse(["--model_name", "resnet18", "--bs", "1", "--device", "cpu"], {})
     with pytest.raises(ConfigError, match=r"^--dataset_path: is required with --dataset imagenet"):

@@ -8,9 +8,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from app.data import folder
-from app.data.errors import VOLUME_ERRNOS, shown, unreadable
+from app.data.errors import shown, unreadable
 from app.data.folder import open_folder
-from app.resilience.exit_codes import ExitCode, TrainingError
+from app.resilience.exit_codes import SICK_VOLUME, ExitCode, TrainingError
 
 
 def build(root: Path, *files: str) -> Path:
@@ -101,8 +101,8 @@ def test_classes_that_are_only_in_one_folder_are_counted_and_a_few_named(tmp_pat
 
 
 def test_a_sick_volume_is_never_called_bad_or_missing_data() -> None:
-    assert {errno.EIO, errno.ESTALE, errno.ETIMEDOUT} <= VOLUME_ERRNOS
-    for number in VOLUME_ERRNOS:
+    assert {errno.EIO, errno.ESTALE, errno.ETIMEDOUT} <= SICK_VOLUME
+    for number in SICK_VOLUME:
         error = unreadable("/data/train", OSError(number, "sick"))
         assert (error.code, error.message) == (
             ExitCode.VOLUME_IO,

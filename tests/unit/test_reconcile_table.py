@@ -525,6 +525,14 @@ def test_there_is_no_stall_before_the_first_step(phase):
     assert scene.status.history == []
 
 
+@pytest.mark.parametrize("phase", ["validate", "export"])
+def test_work_without_steps_is_the_launchers_to_watch(phase):
+    scene = Scene().start()
+    for _ in range(3):
+        scene.look([job()], scene.pods(), after=1000, progress=scene.reading(step=100, phase=phase))
+    assert scene.status.history == []
+
+
 def test_progress_that_can_not_be_reached_is_a_condition_and_never_a_restart():
     scene = Scene().start()
     silence = Reading(False, None, "/progress did not answer in 2 s")

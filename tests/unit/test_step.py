@@ -79,15 +79,16 @@ def test_pixels_are_normalised_as_torchvision_does() -> None:
 def test_the_interval_counts_non_finite_losses_and_those_in_a_row() -> None:
     interval, cpu = Interval(torch.device("cpu")), Cpu()
     for loss in (1.0, math.nan, 3.0, math.inf, math.nan):
-        interval.count(torch.tensor(loss), 10.0, 10.5)
+        interval.count(torch.tensor(loss))
+        interval.busy(10.0, 10.5)
     read = interval.read(cpu)
     assert (read["loss"], read["nonfinite"], interval.nonfinite_in_row) == (2.0, 3, 2)
     assert read["busy"] == pytest.approx(2.5)
-    interval.count(torch.tensor(math.nan), 0.0, 1.0)
+    interval.count(torch.tensor(math.nan))
     read = interval.read(cpu)
     assert math.isnan(read["loss"])
     assert interval.nonfinite_in_row == 3, "a row of non-finite losses goes on over a log line"
-    interval.count(torch.tensor(4.0), 0.0, 1.0)
+    interval.count(torch.tensor(4.0))
     assert interval.read(cpu)["loss"] == 4.0
     assert interval.nonfinite_in_row == 0
 

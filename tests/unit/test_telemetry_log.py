@@ -85,3 +85,12 @@ def test_the_lines_for_a_person_name_epoch_rate_and_result() -> None:
     assert line == "epoch 2/8 step 44/176 loss 1.5000 lr 0.064 420 img/s data wait 3% left 1m15s"
     result = Validation(images=360, top1=0.9861, top5=1.0, loss=0.21)
     assert "top-1 98.61% top-5 100.00%" in console.validation_line(config, 2, result, 0.9861)
+
+
+def test_a_run_that_is_all_warm_up_is_warned_of_with_the_rate_it_ends_at() -> None:
+    config = TrainConfig(model="resnet18", dataset="digits", batch_size=8, learning_rate=0.1, device="cpu",
+                         epochs=2, warmup_epochs=4)  # fmt: skip
+    assert console.only_warm_up_line(config) == (
+        "train: warning: the warm-up of 4 epochs takes the whole run of 2: the learning rate ends at 0.05 and is never "
+        "lowered; give more --epoch or less --warm_up"
+    )
