@@ -98,7 +98,7 @@ class TrainConfig:
     )  # fmt: skip
     learning_rate: float = _option(
         0.0, "--lr", "--learning-rate", help="peak learning rate, used as it is (the recipe's: global batch / 1000)",
-        low=0.0, high=1000.0, spec="learningRate", required=True,
+        low=1e-9, high=1000.0, spec="learningRate", required=True,
     )  # fmt: skip
     warmup_epochs: int = _option(
         -1, "--warm_up", help="epochs of linear warm-up, -1 = 2 x (global batch // 256)", low=0, high=100_000,
@@ -245,8 +245,6 @@ def check(config: TrainConfig) -> None:
         check_value(name, getattr(config, name))
         if option.required and option.choices and not getattr(config, name):
             raise ConfigError(name, f"is required: one of {', '.join(option.choices)}")
-    if config.learning_rate <= 0:
-        raise ConfigError("learning_rate", f"must be above 0, not {config.learning_rate:g}")
     if config.node_rank >= config.nnodes:
         raise ConfigError(
             "node_rank", f"is {config.node_rank}, but with --nnode {config.nnodes} it is 0 to {config.nnodes - 1}"

@@ -24,7 +24,7 @@ from controller.local.rundir import RunDirectory
 from controller.local_run import run_experiment
 from controller.render import render_job
 
-FAKE = Path(__file__).parent / "fake_launcher.py"
+FAKE = "tests.integration.fake_launcher"
 ROOT = Path(__file__).parents[2]
 TEXT = """
 apiVersion: resnet-operator.io/v1alpha1
@@ -48,7 +48,7 @@ def renderer(what: str) -> Renderer:
     def render(of: Experiment, attempt: int, avoid_node: str | None) -> dict[str, Any]:
         job = render_job(of, attempt, training_image="none", avoid_node=avoid_node)
         container = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
-        container["command"] = ["python", str(FAKE), what]
+        container["command"] = ["python", "-m", FAKE, what]
         return job
 
     return render

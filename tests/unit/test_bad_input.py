@@ -80,7 +80,7 @@ def test_the_good_one_is_good() -> None:
         ("epochs: 50", "seed: -1", "spec.training.seed: must be 0 to 2147483647, not -1"),
         ("epochs: 50", "learningRate: .nan", "spec.training.learningRate: must be a finite number, not nan"),
         ("epochs: 50", "learningRate: .inf", "spec.training.learningRate: must be a finite number, not inf"),
-        ("epochs: 50", "learningRate: 0", "spec.training.learningRate: must be above 0, not 0"),
+        ("epochs: 50", "learningRate: 0", "spec.training.learningRate: must be 1e-09 to 1000, not 0"),
         ("nodes: 2", "nodes: 0", "spec.nodes: must be 1 to 4096, not 0"),
         ("cardsPerNode: 4", "cardsPerNode: 65", "spec.accelerator.cardsPerNode: must be 1 to 64, not 65"),
         ("cardsPerNode: 4", "cardsPerNode: 64, devicesPerCard: 8", "spec.accelerator: asks for 512 devices per node"),

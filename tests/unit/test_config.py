@@ -58,7 +58,7 @@ def test_the_aliases_mean_the_same() -> None:
     ("argv", "message"),
     [
         (["--lr", "fast"], "--lr: must be a number, not 'fast'"),
-        (["--lr", "0"], "--lr: must be above 0, not 0"),
+        (["--lr", "0"], "--lr: must be 1e-09 to 1000, not 0"),
         (["--lr", "nan"], "--lr: must be a finite number, not nan"),
         (["--bs", "0"], "--batch_size: must be 1 to 65536, not 0"),
         (["--bs", "1.5"], "--batch_size: must be a whole number, not '1.5'"),
