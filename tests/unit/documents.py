@@ -124,3 +124,16 @@ def progress(attempt: int = 1, **values: Any) -> dict[str, Any]:
 def words(attempt: int = 1, **values: Any) -> str:
     """A launcher's termination message."""
     return json.dumps(progress(attempt, **values))
+
+
+DIGITS = """
+apiVersion: resnet-operator.io/v1alpha1
+kind: ResNetExperiment
+metadata: {name: digits}
+spec:
+  model: resnet18
+  accelerator: {type: cpu}
+  dataset: {name: digits}
+  training: {epochs: 8, batchSizePerDevice: 32}
+"""
+"""A small experiment, as a user writes it."""

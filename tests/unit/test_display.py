@@ -8,17 +8,7 @@ from rich.console import Console
 from controller.api import Status, load
 from controller.display import LiveDisplay, PlainDisplay, View, display_for, duration, summary
 from controller.progress import Progress
-
-TEXT = """
-apiVersion: resnet-operator.io/v1alpha1
-kind: ResNetExperiment
-metadata: {name: digits}
-spec:
-  model: resnet18
-  accelerator: {type: cpu}
-  dataset: {name: digits}
-  training: {epochs: 8, batchSizePerDevice: 32}
-"""
+from tests.unit.documents import DIGITS
 
 
 def view(epoch: int = 3, step: int = 30, attempt: int = 1, stopping: bool = False) -> View:
@@ -27,7 +17,7 @@ def view(epoch: int = 3, step: int = 30, attempt: int = 1, stopping: bool = Fals
         namespace="local", experiment="digits", attempt=attempt, phase="train", epoch=epoch, epochs=8, step=step,
         steps=88, loss=0.51234, top1=0.9751, images_per_second=1234.4, eta_seconds=75.2, last_checkpoint=22,
     )  # fmt: skip
-    return View(load(TEXT, "x").model_copy(update={"status": status}), newest, stopping)
+    return View(load(DIGITS, "x").model_copy(update={"status": status}), newest, stopping)
 
 
 def test_a_moment_has_all_its_numbers_with_units():

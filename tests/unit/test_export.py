@@ -16,19 +16,7 @@ from app import export, onnx_metadata
 from app.data.decode import read_image
 from app.onnx_metadata import Metadata
 from app.resilience import checkpoint
-from tests.pictures import CLASSES, SIDE, folder, network
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder(tmp_path_factory.mktemp("data") / "animals")
-
-
-@pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("foreign") / "network.pth"
-    torch.save({"state_dict": {f"module.{k}": v for k, v in network().state_dict().items()}}, path)
-    return path
+from tests.pictures import CLASSES, SIDE, network
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:

@@ -10,20 +10,10 @@ from controller.api import Experiment, Status, load
 from controller.local import LocalError
 from controller.local.process import Mark
 from controller.local.rundir import PodRecord, RunDirectory, replace
-
-TEXT = """
-apiVersion: resnet-operator.io/v1alpha1
-kind: ResNetExperiment
-metadata: {name: digits}
-spec:
-  model: resnet18
-  accelerator: {type: cpu}
-  dataset: {name: digits}
-  training: {epochs: 8, batchSizePerDevice: 32}
-"""
+from tests.unit.documents import DIGITS
 
 
-def experiment(text: str = TEXT) -> Experiment:
+def experiment(text: str = DIGITS) -> Experiment:
     return load(text, "digits.yaml")
 
 
@@ -47,7 +37,7 @@ def test_the_uid_is_made_once_and_the_status_comes_back(run: RunDirectory):
 def test_a_field_that_may_change_makes_a_new_generation(run: RunDirectory):
     first, _ = run.claim(experiment())
     run.save(first)
-    again, _ = run.claim(experiment(TEXT + "  checkpoint: {keep: 9}\n"))
+    again, _ = run.claim(experiment(DIGITS + "  checkpoint: {keep: 9}\n"))
     assert again.metadata.generation == 2
     assert again.spec.checkpoint.keep == 9
 
@@ -65,7 +55,7 @@ def test_a_field_that_may_change_makes_a_new_generation(run: RunDirectory):
 def test_a_field_that_may_not_change_is_named_with_both_values(run: RunDirectory, old: str, new: str, field: str):
     run.save(run.claim(experiment())[0])
     with pytest.raises(LocalError, match=field) as caught:
-        run.claim(experiment(TEXT.replace(old, new)))
+        run.claim(experiment(DIGITS.replace(old, new)))
     assert caught.value.code == 64
     assert "\n" not in caught.value.message
 
