@@ -353,8 +353,8 @@ def test_port_in_use_is_named_with_its_flag(start: Start, flag: str) -> None:
 def test_bad_option_is_one_line_and_in_the_termination_message(start: Start) -> None:
     code, _, message = (run := start("--lr", "-1", ranks={})).end()
     assert code == 64
-    assert run.stderr() == "run_resnet: --lr: must be 0 to 1000, not -1\n"
-    assert (message["reason"], message["message"]) == ("BadOption", "--lr: must be 0 to 1000, not -1")
+    assert run.stderr() == "run_resnet: --lr: must be 1e-09 to 1000, not -1\n"
+    assert (message["reason"], message["message"]) == ("BadOption", "--lr: must be 1e-09 to 1000, not -1")
 
 
 def test_file_that_can_not_hold_the_termination_message_changes_nothing(start: Start, tmp_path: Path) -> None:
