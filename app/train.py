@@ -367,8 +367,9 @@ class Training:
 
 
 def say(line: str) -> None:
-    """One whole line of log."""
-    print(line, flush=True)
+    """One whole line of log: in one write, since other ranks may write into the same file and parsers read lines."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main(argv: list[str]) -> int:
