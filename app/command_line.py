@@ -43,12 +43,18 @@ def parser(program: str) -> argparse.ArgumentParser:
     )
     for name, (option, field) in OPTIONS.items():
         default = "required" if option.required else f"default {field.default!r}" if field.default != "" else ""
-        choices = f" ({' | '.join(option.choices)})" if option.choices else ""
-        result.add_argument(
-            *option.flags, dest=name, default=None, metavar=type_of(name).__name__.upper(),
-            help=f"{option.help}{choices}{f' [{default}]' if default else ''}".replace("%", "%%"),
-        )  # fmt: skip
+        add_option(result, name, default)
     return result
+
+
+def add_option(to: argparse.ArgumentParser, name: str, default: str) -> None:
+    """Adds the flag of a TrainConfig field, its text not yet converted; `default` ends its help, "" for nothing."""
+    option, _ = OPTIONS[name]
+    choices = f" ({' | '.join(option.choices)})" if option.choices else ""
+    text = f"{option.help}{choices}{f' [{default}]' if default else ''}"
+    to.add_argument(
+        *option.flags, dest=name, default=None, metavar=type_of(name).__name__.upper(), help=text.replace("%", "%%")
+    )
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str], program: str = "python -m app.run_resnet") -> TrainConfig:

@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from app.command_line import convert
-from app.config import OPTIONS, ConfigError, check_value, type_of
+from app.command_line import add_option, convert
+from app.config import ConfigError, check_value
 from app.resilience.classify import classify
 from app.resilience.exit_codes import ExitCode, TrainingError
 
@@ -37,13 +37,7 @@ class Parser(argparse.ArgumentParser):
     def add_training_options(self, **names: str) -> None:
         """Adds options of TrainConfig by their field names; each value is said as the default, "" for none."""
         for name, default in names.items():
-            option, _ = OPTIONS[name]
-            choices = f" ({' | '.join(option.choices)})" if option.choices else ""
-            text = f"{option.help}{choices}{f' [default {default}]' if default else ''}"
-            self.add_argument(
-                *option.flags, dest=name, default=None, metavar=type_of(name).__name__.upper(),
-                help=text.replace("%", "%%"),
-            )  # fmt: skip
+            add_option(self, name, f"default {default}" if default else "")
             self._names.append(name)
 
     def read(self, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:

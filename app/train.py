@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from app.command_line import parse
 from app.config import ConfigError, TrainConfig
-from app.launcher.ranks import python_command
+from app.modules import python_command
 from app.resilience import fit, outcome
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.heartbeat import ENV_HEARTBEAT, Heart, Phase

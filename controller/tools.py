@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import app
+from app.modules import python_command, python_environment
 
 
 class Tool(NamedTuple):
@@ -42,12 +41,7 @@ def add_commands(commands: Any) -> None:
 def command(name: str, rest: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment of a tool, which finds the same `app` as this process."""
     tool = TOOLS[name]
-    root = Path(app.__path__[0]).parent
-    env = dict(environ)
-    if root.name not in ("site-packages", "dist-packages"):
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), environ.get("PYTHONPATH"))))
-    # -P: a folder named app where the user happens to stand is not ours.
-    return [sys.executable, "-P", "-m", tool.module, *tool.options, *rest], env
+    return [*python_command(tool.module), *tool.options, *rest], python_environment(environ)
 
 
 def start(name: str, rest: Sequence[str]) -> NoReturn:

@@ -16,9 +16,9 @@ from typing import Any
 from app.command_line import parse
 from app.config import ConfigError, plan
 from app.launcher.launcher import Launcher, Times
-from app.launcher.ranks import python_command
 from app.launcher.signals import Signals
 from app.launcher.verdict import Verdict, of_code
+from app.modules import python_command
 from app.resilience.exit_codes import ExitCode
 from app.resilience.parent import die_with_parent
 from app.telemetry.identity import Identity, from_environment

@@ -6,8 +6,8 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 
-from app.launcher.ranks import python_command, python_environment
 from app.launcher.signals import Signals
+from app.modules import python_command, python_environment
 from app.resilience.exit_codes import ExitCode, TrainingError
 
 

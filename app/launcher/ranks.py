@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,27 +14,10 @@ from app.config import TrainConfig
 from app.launcher.cgroup import usable_cpus
 from app.launcher.verdict import RankEnd
 from app.launcher.watchdog import Pulse
+from app.modules import python_environment
 from app.resilience import heartbeat, outcome
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.heartbeat import Beat, Phase
-
-PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
-"""The folder that holds the package `app`."""
-
-
-def python_command(module: str) -> list[str]:
-    """This Python running a module of this package; where it can, without the working folder on its path.
-
-    The working folder may be app/ itself, or hold another package of that name.
-    """
-    return [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", module]
-
-
-def python_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which a child finds this package, whatever the working folder is."""
-    rest = environ.get("PYTHONPATH")
-    path = os.pathsep.join([str(PACKAGE_PARENT), *([rest] if rest else [])])
-    return {**environ, "PYTHONPATH": path}
 
 
 def environment(config: TrainConfig, environ: Mapping[str, str], local_rank: int, folder: Path) -> dict[str, str]:
