@@ -17,6 +17,9 @@ def convert(name: str, text: str) -> Any:
         ConfigError: the text is no such value.
     """
     kind = type_of(name)
+    option, _ = OPTIONS[name]
+    if option.off_word and text == option.off_word:
+        return kind(option.off)
     if kind is bool:
         meanings = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         if text.strip().lower() not in meanings:
@@ -25,17 +28,25 @@ def convert(name: str, text: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise ConfigError(name, f"must be {words(kind)}, not {text!r}") from None
+        besides = f" or {option.off_word}" if option.off_word else ""
+        raise ConfigError(name, f"must be {words(kind)}{besides}, not {text!r}") from None
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """argparse, but that a wrong command line is a ConfigError like every other bad option."""
+
     def error(self, message: str) -> NoReturn:
-        raise ConfigError("command line", message)
+        """See `argparse.ArgumentParser`.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("command line", f"{message} (--help shows what there is)")
 
 
 def parser(program: str) -> argparse.ArgumentParser:
     """The command line of the launcher and of a rank: one flag per field, its text not yet converted."""
-    result = _Parser(
+    result = Parser(
         prog=program,
         description="Trains a ResNet by the published recipe, one process per device.",
         allow_abbrev=False,
@@ -93,5 +104,6 @@ def to_args(config: TrainConfig) -> list[str]:
     for name, (option, field) in OPTIONS.items():
         value = getattr(config, name)
         if value != field.default or option.required:
-            args.append(f"{option.flags[0]}={value}")
+            text = option.off_word if option.off_word and value == option.off else value
+            args.append(f"{option.flags[0]}={text}")
     return args

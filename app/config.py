@@ -47,6 +47,7 @@ class Option:
         help: one line.
         low, high: inclusive bounds of a number. `off` is allowed besides them.
         off: the value that means "not set" or "automatic" (-1, 0 …), allowed outside the bounds.
+        off_word: what a person writes for `off` on the command line, where the number says nothing.
         choices: the allowed words.
         env: environment variables looked at, in order, where the flag is absent.
         spec: name in `spec.training` of a ResNetExperiment; None: set by another part of the spec, or not at all.
@@ -58,10 +59,16 @@ class Option:
     low: float | None = None
     high: float | None = None
     off: float | None = None
+    off_word: str = ""
     choices: tuple[str, ...] | None = None
     env: tuple[str, ...] = ()
     spec: str | None = None
     required: bool = False
+
+    @property
+    def off_shown(self) -> str:
+        """`off` as a person writes it, "" where there is none."""
+        return self.off_word or ("" if self.off is None else f"{self.off:g}")
 
 
 def _option(default: Any, *flags: str, help: str, **facts: Any) -> Any:
@@ -82,10 +89,20 @@ class TrainConfig:
         0, "--image_size", help="side of the training images in pixels, 0 = the data set's own (ImageNet: 224)",
         low=MIN_IMAGE_SIZE, high=1024, off=0, spec="imageSize",
     )  # fmt: skip
+    eval_size: int = _option(
+        0, "--eval_size", help="side of the images in validation and in the exported network, 0 = the training's",
+        low=MIN_IMAGE_SIZE, high=1024, off=0, spec="evalSize",
+    )  # fmt: skip
+    pretrained: str = _option(
+        "", "--pretrained",
+        help="PATH of weights to begin with: a .pth, .pt or .safetensors, or a checkpoint (step-<k>); the last layer "
+        "is new where the classes differ",
+        spec="pretrained",
+    )  # fmt: skip
     # For how long, and how
     epochs: int = _option(1, "--epoch", help="epochs to train", low=1, high=100_000, spec="epochs")
     steps_per_epoch: int = _option(
-        -1, "--step", help="steps per epoch; > 0 turns validation and checkpoints off, -1 = the whole data set",
+        -1, "--step", help="steps of each epoch; > 0 turns validation and checkpoints off, -1 = the whole data set",
         low=1, high=10_000_000, off=-1, spec="stepsPerEpoch",
     )  # fmt: skip
     batch_size: int = _option(
@@ -115,14 +132,21 @@ class TrainConfig:
         choices=("seed", "norm-bias"), spec="decayFilter",
     )  # fmt: skip
     early_stop: int = _option(
-        -1, "--early_stop", help="stop after so many epochs without a better top-1, -1 = never", low=1, high=100_000,
-        off=-1, spec="earlyStop",
+        -1, "--early_stop", help="end after so many epochs, at the learning rates of all --epoch ones, -1 = never",
+        low=1, high=100_000, off=-1, spec="earlyStop",
+    )  # fmt: skip
+    ema: float = _option(
+        0.0, "--ema", help="decay of a moving average of the weights, which is validated and exported; 0 = off",
+        low=0.1, high=0.999999, off=0, spec="ema",
     )  # fmt: skip
     seed: int = _option(
         1234, "--seed", help="seed of weights, order and augmentation", low=0, high=2**31 - 1, spec="seed"
     )
     # Numerics
-    autocast: bool = _option(False, "--autocast", help="mixed precision", spec="autocast")
+    autocast: bool = _option(
+        False, "--autocast", help="mixed precision: fp16 on sdaa, bf16 on cuda (with a loss scale fp16) and a fast cpu",
+        spec="autocast",
+    )  # fmt: skip
     grad_scale: bool = _option(
         False,
         "--grad_scale",
@@ -136,7 +160,10 @@ class TrainConfig:
     compile: bool = _option(False, "--compile", help="torch.compile the network", spec="compile")
     # Where it runs
     device: str = _option("", "--device", help="device type", choices=DEVICE_TYPES, required=True)
-    nproc_per_node: int = _option(1, "--nproc_per_node", help="processes (devices) on this node", low=1, high=256)
+    nproc_per_node: int = _option(
+        1, "--nproc_per_node", help="processes (devices) on this node, auto = as many as it has (cpu: NUMA nodes)",
+        low=1, high=256, off=0, off_word="auto",
+    )  # fmt: skip
     nnodes: int = _option(1, "--nnode", help="nodes", low=1, high=4096, env=("PET_NNODES",))
     node_rank: int = _option(
         0, "--node_rank", help="number of this node, from 0", low=0, high=4095, env=("PET_NODE_RANK",)
@@ -148,7 +175,17 @@ class TrainConfig:
         29500, "--master_port", help="port of the rendezvous on node 0", low=1, high=65_535,
         env=("MASTER_PORT", "PET_MASTER_PORT"),
     )  # fmt: skip
+    cpu_binding: str = _option(
+        "auto", "--cpu_binding", help="bind each rank to CPUs of its own, or to NUMA nodes where pods share the CPUs",
+        choices=("auto", "none"), spec="cpuBinding",
+    )  # fmt: skip
     num_workers: int = _option(2, "--num_workers", help="loader workers per rank", low=0, high=256, spec="numWorkers")
+    max_bad_images: float = _option(
+        0.001, "--max_bad_images",
+        help="share of the training images that may be undecodable (others of their class stand in); one always may, "
+        "unless it is 0",
+        low=0.0, high=1.0, spec="maxBadImages",
+    )  # fmt: skip
     # What is kept
     checkpoint_dir: str = _option(
         "", "--checkpoint_dir", help="where checkpoints go (default ./checkpoints/<model_name>)"
@@ -157,10 +194,21 @@ class TrainConfig:
         10.0, "--checkpoint_minutes", help="at most so many minutes between checkpoints, besides one an epoch",
         low=0.01, high=10_080.0,
     )  # fmt: skip
+    index_cache: str = _option(
+        "auto", "--index_cache",
+        help="folder for the listing of an image folder, which later starts only bring up to date; auto = index in "
+        "--checkpoint_dir (not with --step), none = list every file at every start",
+        spec="indexCache",
+    )  # fmt: skip
     keep: int = _option(3, "--keep", help="checkpoints kept besides the best", low=1, high=1000)
     resume: str = _option(
-        "auto", "--resume", help="auto (the newest good checkpoint), none, or the PATH of a checkpoint"
-    )
+        "auto", "--resume",
+        help="auto (the newest good checkpoint), none, or the PATH of a checkpoint: ours, or another's .pth",
+    )  # fmt: skip
+    trust_checkpoint: bool = _option(
+        False, "--trust_checkpoint", help="read a .pth even with torch before 2.6, which may run code that it brings",
+        spec="trustCheckpoint",
+    )  # fmt: skip
     adopt: bool = _option(False, "--adopt", help="take over a checkpoint directory that another experiment wrote")
     export: bool = _option(True, "--export", help="write model.onnx at the end", spec="export")
     # What is said
@@ -195,7 +243,13 @@ class TrainConfig:
 
     @property
     def world_size(self) -> int:
-        """Ranks of the whole gang."""
+        """Ranks of the whole gang.
+
+        Raises:
+            ConfigError: not known yet: the launcher puts the number of devices in the place of "auto".
+        """
+        if not self.nproc_per_node:
+            raise ConfigError("nproc_per_node", "is auto, which only the launcher (app.run_resnet) can count: give it")
         return self.nnodes * self.nproc_per_node
 
     @property
@@ -212,6 +266,28 @@ class TrainConfig:
     def size(self) -> int:
         """Side of the training images in pixels, with 0 resolved."""
         return self.image_size or DATASETS[self.dataset].image_size
+
+    @property
+    def evaluation_size(self) -> int:
+        """Side of the validation images in pixels, with 0 resolved."""
+        return self.eval_size or self.size
+
+    @property
+    def last_epoch(self) -> int:
+        """Number of the epoch that ends the run, from 1; the learning rates are those of all `epochs`."""
+        return min(self.epochs, self.early_stop) if self.early_stop > 0 else self.epochs
+
+    @property
+    def resumes_from(self) -> str:
+        """The checkpoint that `resume` names, "" for none and auto."""
+        return "" if self.resume in ("auto", "none") else self.resume
+
+    @property
+    def index_folder(self) -> str:
+        """Where the listing of an image folder is kept, "" for nowhere."""
+        if self.index_cache == "auto":
+            return os.path.join(self.checkpoints, "index") if self.steps_per_epoch <= 0 else ""
+        return "" if self.index_cache == "none" else self.index_cache
 
     @property
     def checkpoints(self) -> str:
@@ -257,8 +333,10 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("loss_scale", "is a static scale and --grad_scale True a dynamic one: give one of them")
     if config.mlperf_mode and config.optimizer != "sgd":
         raise ConfigError("optimizer", f"is {config.optimizer}, but --mlperf_mode True trains with LARS: leave it out")
-    if config.early_stop > 0 and config.steps_per_epoch > 0:
-        raise ConfigError("early_stop", "needs validation, which --step turns off: give one of them")
+    if config.pretrained and config.resumes_from:
+        raise ConfigError(
+            "pretrained", f"begins a training, and --resume {config.resumes_from} goes on with one: give one of them"
+        )
     if config.image_size and config.image_size % 2:
         raise ConfigError("image_size", f"must be even, not {config.image_size}")
 
@@ -283,7 +361,7 @@ def check_value(name: str, value: Any) -> None:
         low = -math.inf if option.low is None else option.low
         high = math.inf if option.high is None else option.high
         if value != option.off and not low <= value <= high:
-            besides = "" if option.off is None else f" (or {option.off:g})"
+            besides = f" (or {option.off_shown})" if option.off_shown else ""
             raise ConfigError(name, f"must be {low:.12g} to {high:.12g}{besides}, not {value:.12g}")
     if isinstance(value, str) and any(ord(c) < 32 for c in value):
         raise ConfigError(name, "holds a control character")

@@ -25,7 +25,8 @@ try:
     from app import weights
     from app.accelerators.find import find
     from app.data.loader import Loader
-    from app.data.open import open_dataset
+    from app.data.open import open_validation
+    from app.data.samples import Dataset
     from app.ranks import Rank
     from app.step import Stepper
     from app.validation import Validation, validate
@@ -61,55 +62,58 @@ class Result:
         known = {
             "path": str(self.facts.path), "model": self.facts.model, "epoch": self.facts.epoch, "step": self.facts.step,
             "dataset": self.config.dataset, "dataset_path": self.config.dataset_path or None,
-            "image_size": self.config.size, "images": found.images, "top1": found.top1, "top5": found.top5,
-            "loss": found.loss, "device": self.config.device, "precision": self.precision, "seconds": self.seconds,
-            "images_per_second": found.images / self.seconds,
+            "averaged": self.facts.averaged, "eval_size": self.config.evaluation_size, "images": found.images,
+            "top1": found.top1, "top5": found.top5, "loss": found.loss, "device": self.config.device,
+            "precision": self.precision, "seconds": self.seconds, "images_per_second": found.images / self.seconds,
         }  # fmt: skip
         return dict(finite(known))
 
     def line(self) -> str:
         """For a person."""
         found, config = self.validation, self.config
+        averaged = " (moving average)" if self.facts.averaged else ""
         return (
-            f"{self.facts.model} in {shown(self.facts.path)} on {found.images} validation images of {config.dataset} "
-            f"at {config.size} px ({config.device}, {self.precision}): top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, "
-            f"loss {found.loss:.4f}; {self.seconds:.1f} s, {found.images / self.seconds:.0f} images/s"
+            f"{self.facts.model} in {shown(self.facts.path)}{averaged} on {found.images} validation images of "
+            f"{config.dataset} at {config.evaluation_size} px ({config.device}, {self.precision}): "
+            f"top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.4f}; "
+            f"{self.seconds:.1f} s, {found.images / self.seconds:.0f} images/s"
         )
 
 
-def evaluate(source: Path, dataset_path: str, given: Mapping[str, Any], *, trust_checkpoint: bool = False) -> Result:
+def evaluate(source: Path, dataset_path: str, given: Mapping[str, Any]) -> Result:
     """Judges a network on every validation image, each exactly once.
 
     Args:
         source: as `app.weights.read` takes it.
-        dataset_path: folder of the data set.
+        dataset_path: folder of the data set; of image folders only val/ is needed.
         given: TrainConfig fields by name, of those that `main` has flags for. Absent ones are the checkpoint's own;
             for a foreign file ImageNet at 224 px.
-        trust_checkpoint: as `app.weights.read`.
 
     Raises:
         TrainingError: the file, the data, the device or their match is not as it should be.
         ConfigError: a field of `given` is not.
     """
-    network, facts = weights.load_network(source, model_name=given.get("model", ""), trust_checkpoint=trust_checkpoint)
-    own = {"dataset": facts.dataset, "image_size": facts.image_size, "batch_size": DEFAULT_BATCH, "device": "cpu"}
+    network, facts = weights.load_network(
+        source, model_name=given.get("model", ""), trust_checkpoint=given.get("trust_checkpoint", False)
+    )
+    own = {"dataset": facts.dataset, "eval_size": facts.eval_size, "batch_size": DEFAULT_BATCH, "device": "cpu"}
     values = {**{name: value for name, value in own.items() if value is not None}, **given, "model": facts.model}
     # No step is ever made with that learning rate.
     config = TrainConfig(**values, dataset_path=dataset_path, learning_rate=0.1)
     check(config)
     accelerator = find(config.device)
     device = accelerator.claim(0)
-    data = open_dataset(config)
-    weights.check_classes(facts, data.classes, config.dataset)
+    images, classes = open_validation(config)
+    weights.check_classes(facts, classes, config.dataset)
     if facts.classes is None:
-        first, last = shown(data.classes[0]), shown(data.classes[-1])
+        first, last = shown(classes[0]), shown(classes[-1])
         _note(f"{shown(facts.path)} names no classes: taking them for the sorted class folders, {first} to {last}")
     # The loader refuses a batch that the training set can't fill; here only the validation set counts.
-    data, config = replace(data, train=data.val), replace(config, batch_size=min(config.batch_size, len(data.val)))
-    with Loader(data, config, rank=0) as loader:
+    config = replace(config, batch_size=min(config.batch_size, len(images)))
+    with Loader(Dataset(images, images, classes), config, rank=0, pinning=accelerator.pinning()) as loader:
         stepper = Stepper(config, network, accelerator, device, peers=False)
         began = time.monotonic()
-        alive = _Progress(len(data.val), config.batch_size)
+        alive = _Progress(len(images), config.batch_size)
         batches = loader.validation_batches()
         found = validate(network, stepper.predict, batches, Rank(), abandon=lambda: False, alive=alive)
         assert found is not None, "only ranks that abandon a validation have no result"
@@ -150,19 +154,17 @@ def _work(argv: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument(
         "dataset_path", nargs="?", default="", metavar="DATASET_PATH",
-        help="folder that holds train/ and val/ (digits, synthetic: not needed)",
+        help="folder that holds val/ (train/ is not needed), or the index of the tars; digits, synthetic: none",
     )  # fmt: skip
     parser.add_training_options(
-        dataset="the checkpoint's, else imagenet", image_size="the checkpoint's, else the data set's own",
+        dataset="the checkpoint's, else imagenet", eval_size="the checkpoint's, else the data set's own",
         model="recognised", batch_size=str(DEFAULT_BATCH), device="cpu", num_workers="2", autocast="False",
+        trust_checkpoint="False",
     )  # fmt: skip
-    parser.add_argument("--trust_checkpoint", action="store_true", help="read a .pth even with torch before 2.6")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a line")
     arguments, given = parser.read(argv)
     try:
-        result = evaluate(
-            arguments.checkpoint, arguments.dataset_path, given, trust_checkpoint=arguments.trust_checkpoint
-        )
+        result = evaluate(arguments.checkpoint, arguments.dataset_path, given)
     except RuntimeError as error:
         device = find(given.get("device", "cpu"))
         if device.failed(error):

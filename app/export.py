@@ -34,7 +34,7 @@ try:
 
     from app import weights
     from app.data.decode import MEAN, STD, read_image
-    from app.data.open import open_dataset
+    from app.data.open import open_validation
     from app.data.samples import BadImage, Dataset
     from app.onnx_metadata import INPUT, OUTPUT, Metadata
 except ImportError as error:
@@ -57,7 +57,7 @@ class Order:
         dataset_path: folder of the data set.
         images: image files, instead of the data set's.
         classes: text file with one class name a line, for a foreign file without a data set.
-        dataset, image_size, model_name: instead of what the checkpoint says; "" and 0 where they were not given.
+        dataset, eval_size, model_name: instead of what the checkpoint says; "" and 0 where they were not given.
         trust_checkpoint: as `app.weights.read`.
     """
 
@@ -67,7 +67,7 @@ class Order:
     images: tuple[str, ...] = ()
     classes: Path | None = None
     dataset: str = ""
-    image_size: int = 0
+    eval_size: int = 0
     model_name: str = ""
     trust_checkpoint: bool = False
 
@@ -90,7 +90,7 @@ def export(order: Order) -> dict[str, Any]:
         order.source, model_name=order.model_name, trust_checkpoint=order.trust_checkpoint
     )
     dataset = order.dataset or facts.dataset or "imagenet"
-    size = order.image_size or facts.image_size or DATASETS[dataset].image_size
+    size = order.eval_size or facts.eval_size or DATASETS[dataset].image_size
     data = _data(order, dataset, size)
     metadata = Metadata(
         facts.model, class_names(order, facts, data), round(size * DATASETS[dataset].resize), size, MEAN, STD,
@@ -118,7 +118,7 @@ def _data(order: Order, dataset: str, size: int) -> Dataset | None:
 
     Raises:
         ConfigError: neither was given.
-        TrainingError: as `open_dataset`.
+        TrainingError: as `open_validation`.
     """
     if order.images and not order.dataset_path:
         return None
@@ -128,7 +128,8 @@ def _data(order: Order, dataset: str, size: int) -> Dataset | None:
             f"the file is checked over real images: give the folder of {dataset} (train/ and val/), "
             "or image files with --images",
         )
-    return open_dataset(TrainConfig(dataset=dataset, dataset_path=order.dataset_path, image_size=size))
+    val, classes = open_validation(TrainConfig(dataset=dataset, dataset_path=order.dataset_path, image_size=size))
+    return Dataset(val, val, classes)
 
 
 def class_names(order: Order, facts: weights.Facts, data: Dataset | None) -> list[str]:
@@ -236,7 +237,7 @@ def _work(argv: Sequence[str]) -> int:
     parser.add_argument("target", type=Path, metavar="OUT.onnx", help="the file to write")
     parser.add_training_options(
         dataset_path="", dataset="the checkpoint's, else imagenet",
-        image_size="the checkpoint's, else the data set's own", model="recognised",
+        eval_size="the checkpoint's, else the data set's own", model="recognised", trust_checkpoint="False",
     )  # fmt: skip
     parser.add_argument(
         "--images", nargs="+", default=(), metavar="FILE", help="check over these images instead of a data set's"
@@ -245,15 +246,14 @@ def _work(argv: Sequence[str]) -> int:
         "--classes", type=Path, metavar="FILE",
         help="class names, one a line, where neither the checkpoint nor a data set says them",
     )  # fmt: skip
-    parser.add_argument("--trust_checkpoint", action="store_true", help="read a .pth even with torch before 2.6")
     # The last of the two counts: `resnetctl export` gives --text first.
     parser.add_argument("--text", action="store_true", help="print a line for a person")
     parser.add_argument("--json", dest="text", action="store_false", help="print one JSON object [default]")
     arguments, given = parser.read(argv)
     order = Order(
         arguments.checkpoint, arguments.target, given.get("dataset_path", ""), tuple(arguments.images),
-        arguments.classes, given.get("dataset", ""), given.get("image_size", 0), given.get("model", ""),
-        arguments.trust_checkpoint,
+        arguments.classes, given.get("dataset", ""), given.get("eval_size", 0), given.get("model", ""),
+        given.get("trust_checkpoint", False),
     )  # fmt: skip
     result = export(order)
     line = (

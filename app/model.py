@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 import torchvision
 
+NETWORK, AVERAGE = "model.", "ema."
+"""What the names of a checkpoint's tensors begin with: the trained network's, and its moving average's (`--ema`)."""
+
 
 def build(name: str, classes: int, seed: int) -> torch.nn.Module:
     """A freshly initialised network on the CPU.

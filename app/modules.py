@@ -20,7 +20,11 @@ def python_command(module: str) -> list[str]:
 
 
 def python_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which a child finds this package, whatever the working folder is."""
+    """The environment in which a child finds this package, whatever the working folder is.
+
+    An installed package is found without PYTHONPATH, which would put all that is installed before Python's own modules.
+    """
+    if PACKAGE_PARENT.name in ("site-packages", "dist-packages"):
+        return dict(environ)
     rest = environ.get("PYTHONPATH")
-    path = os.pathsep.join([str(PACKAGE_PARENT), *([rest] if rest else [])])
-    return {**environ, "PYTHONPATH": path}
+    return {**environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE_PARENT), *([rest] if rest else [])])}

@@ -39,7 +39,7 @@ def _allowed(option: Option) -> str:
         return ""
     low = "" if option.low is None else f"{option.low:.12g}"
     high = "" if option.high is None else f"{option.high:.12g}"
-    return f"{low} to {high}" + ("" if option.off is None else f", or {option.off:g}")
+    return f"{low} to {high}" + (f", or {option.off_shown}" if option.off_shown else "")
 
 
 if __name__ == "__main__":

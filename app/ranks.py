@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from app.config import TrainConfig
-from app.resilience.exit_codes import ExitCode, TrainingError
+from app.resilience.exit_codes import PORT_IN_USE, ExitCode, TrainingError
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Rank:
         except (dist.DistError, RuntimeError) as error:
             if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
                 raise TrainingError(
-                    ExitCode.DEVICE, f"port {config.master_port} is in use: free it or give another --master_port"
+                    ExitCode.DEVICE,
+                    f"--master_port: port {config.master_port} is in use on this machine, give a free one",
+                    PORT_IN_USE,
                 ) from None
             raise TrainingError(
                 ExitCode.LOST_PEER,
@@ -75,6 +77,13 @@ class Rank:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on every rank. Values must be picklable; they come from the own gang only."""
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def broadcast(self, tensors: list[torch.Tensor]) -> None:
         """Overwrites the tensors with rank 0's, in place, on their device."""

@@ -1,6 +1,7 @@
-"""The learning rate as a function of the epoch, and its warm-up. Plain arithmetic, no torch.
+"""The learning rate as a function of the epoch or the step, and its warm-up. Plain arithmetic, no torch.
 
-Source: the seed's training script (ModelZoo ResNet), which sets the rate once an epoch.
+Source: the seed's training script (ModelZoo ResNet), which sets the rate once an epoch, and with `--mlperf_mode` at
+every step.
 """
 
 from __future__ import annotations
@@ -23,12 +24,19 @@ def cosine(epoch: int, *, epochs: int, base: float, warmup: int) -> float:
     return 0.5 * base * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
 
 
-def polynomial(epoch: int, *, epochs: int, base: float, warmup: int, end: float = 1e-4) -> float:
-    """Learning rate of `--mlperf_mode`: linear warm-up, then decay with power 2 from `base` to `end`.
+def polynomial(step: int, *, steps: int, base: float, warmup: int, end: float = 1e-4) -> float:
+    """Learning rate of `--mlperf_mode`: linear warm-up to `base`, then decay with power 2 towards `end`.
 
-    Source: MLPerf Training, image classification reference (LARS, poly_power 2, end_learning_rate 1e-4).
+    Source: the seed's script, after MLPerf Training's reference (poly_power 2, end_learning_rate 1e-4).
+
+    Args:
+        step: of the whole run, from 1.
+        steps: of the whole run.
+        base: the peak.
+        warmup: steps that the warm-up takes.
+        end: the rate one step after the last one.
     """
-    if epoch < warmup:
-        return base * (epoch + 1) / warmup
-    left = 1 - (epoch - warmup) / max(1, epochs - warmup)
+    if step <= warmup:
+        return base * step / warmup
+    left = 1 - (step - warmup) / (steps - warmup + 1)
     return end + (base - end) * left**2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,48 +15,12 @@ from app.accelerators.base import Accelerator
 from app.config import TrainConfig
 from app.data.decode import MEAN, STD
 from app.data.loader import Batch
+from app.ema import Ema
+from app.interval import Interval
+from app.model import AVERAGE, NETWORK
 
 DISCARDED_PASSES = 2
 """DDP orders its buckets anew after the first backward pass: only from then on is a resumed run bitwise equal."""
-
-
-class Interval:
-    """What is summed up on the device between two log lines, so that the device is read once."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(3, device=device)  # loss of finite steps, non-finite steps, non-finite in a row
-        self._last = torch.zeros((), device=device)
-        self._steps = 0
-        self._marks: list[tuple[Any, Any]] = []
-        self.nonfinite_in_row = 0
-
-    def busy(self, started: Any, ended: Any) -> None:
-        """Adds the device's marks around some computing."""
-        self._marks.append((started, ended))
-
-    def count(self, loss: torch.Tensor) -> None:
-        """Adds one optimizer step by its loss, the mean over its accumulated batches."""
-        finite = torch.isfinite(loss)
-        self._sums[0] += torch.where(finite, loss, 0.0)
-        self._sums[1] += ~finite
-        self._sums[2].add_(1).mul_(finite.logical_not())
-        self._last = loss
-        self._steps += 1
-
-    def read(self, accelerator: Accelerator) -> dict[str, Any]:
-        """Since the last call: mean `loss` (NaN where none was finite), `last_loss`, `nonfinite`, `busy` seconds.
-
-        This is the one place of the loop that waits for the device.
-        """
-        loss, nonfinite, in_row, last = torch.cat([self._sums, self._last.reshape(1).float()]).tolist()
-        finite = self._steps - int(nonfinite)
-        self.nonfinite_in_row = int(in_row)
-        busy = sum(accelerator.seconds_between(start, end) for start, end in self._marks)
-        self._sums[:2] = 0
-        self._steps = 0
-        self._marks.clear()
-        mean = loss / finite if finite else float("nan")
-        return {"loss": mean, "last_loss": last, "nonfinite": int(nonfinite), "busy": busy}
 
 
 class Stepper:
@@ -91,7 +55,9 @@ class Stepper:
             device.type, init_scale=config.loss_scale or recipe.INITIAL_SCALE,
             enabled=scaled and precision == torch.float16,
         )  # fmt: skip
+        self.ema = Ema(network, config.ema) if config.ema else None
         self.interval = Interval(device)
+        self.optimizer.register_step_post_hook(lambda optimizer, *_: self.interval.updated(optimizer))
         # The first layer's gradient is the last one computed; after it a rank only waits for its peers.
         self._computed = accelerator.mark()
         next(network.parameters()).register_post_accumulate_grad_hook(self._note_computed)  # type: ignore[no-untyped-call]
@@ -104,12 +70,13 @@ class Stepper:
 
         The network's buffers change and its gradients are dropped: load the state that is to be trained afterwards.
         """
-        self._module = self._wrap(compiled=self.config.compile)
         size = self.config.size
         images = torch.zeros(self.config.batch_size, 3, size, size, dtype=torch.uint8)
         labels = torch.zeros(self.config.batch_size, dtype=torch.int64)
-        for _ in range(DISCARDED_PASSES):
+        for number in range(DISCARDED_PASSES):
             try:
+                if number == 0:
+                    self._module = self._wrap(compiled=self.config.compile)
                 self._backward(images, labels)
             except RuntimeError as error:
                 if not self.config.compile or self._accelerator.failed(error):
@@ -121,7 +88,9 @@ class Stepper:
         self.interval = Interval(self.device)
 
     def _wrap(self, *, compiled: bool) -> torch.nn.Module:
-        module: torch.nn.Module = torch.compile(self.network) if compiled else self.network  # type: ignore[assignment]
+        module = self.network
+        if compiled:
+            module = torch.compile(self.network, backend=self._accelerator.compiler)  # type: ignore[assignment]
         if not self._peers:
             return module
         ids = None if self.device.type == "cpu" else [self.device.index]
@@ -130,23 +99,23 @@ class Stepper:
         local_buffers: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
         return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, **local_buffers)
 
+    @property
+    def lacks_loss_scale(self) -> bool:
+        """Whether it computes in fp16, and nothing keeps small gradients from becoming zero."""
+        return self.precision == torch.float16 and not self.scaler.is_enabled()
+
     def set_learning_rate(self, rate: float) -> None:
         """Sets the rate of every parameter group."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def run(self, batches: Iterator[Batch]) -> tuple[float, int]:
-        """One optimizer step over `accumulate` batches of the loader.
-
-        Returns:
-            Seconds that it waited for data, and how many images had to be replaced.
-        """
-        waited, bad, losses = 0.0, 0, []
+    def run(self, batches: Iterator[Batch]) -> float:
+        """One optimizer step over `accumulate` batches of the loader; returns the seconds that it waited for data."""
+        waited, losses = 0.0, []
         for micro in range(self.config.accumulate):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
-            bad += batch.bad
             if micro < self.config.accumulate - 1 and isinstance(self._module, DistributedDataParallel):
                 with self._module.no_sync():
                     losses.append(self._backward(batch.images, batch.labels))
@@ -156,17 +125,29 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self.scaler.update(self.config.loss_scale or None)
         self.optimizer.zero_grad(set_to_none=True)
-        return waited, bad
+        if self.ema:
+            self.ema.update()
+        return waited
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 N x 3 x S x S from the loader -> normalised float32 on the device, channels_last."""
         moved = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         return moved.float().sub_(self._mean).div_(self._std)
 
+    @property
+    def scale(self) -> float:
+        """The loss scale, 1 where there is none; reading it waits for the device."""
+        return float(self.scaler.get_scale()) if self.scaler.is_enabled() else 1.0
+
+    @property
+    def result(self) -> torch.nn.Module:
+        """The unwrapped network that is validated and exported: the moving average, where there is one."""
+        return self.ema.network if self.ema else self.network
+
     def predict(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of uint8 images by the unwrapped network, in the training's precision."""
+        """Logits of uint8 images by `result`, in the training's precision."""
         with self._autocast():
-            logits: torch.Tensor = self.network(self.prepare(images))
+            logits: torch.Tensor = self.result(self.prepare(images))
         return logits
 
     def _autocast(self) -> torch.autocast:
@@ -184,11 +165,48 @@ class Stepper:
     def _note_computed(self, _: torch.Tensor) -> None:
         self._computed = self._accelerator.mark()
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold besides the network."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The network, and its moving average where there is one, by the names that they have in a checkpoint."""
+        averaged = self.ema.network.state_dict() if self.ema else {}
+        return {
+            **{f"{NETWORK}{name}": tensor for name, tensor in self.network.state_dict().items()},
+            **{f"{AVERAGE}{name}": tensor for name, tensor in averaged.items()},
+        }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """The reverse of `state`."""
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """The reverse of `tensors`. A moving average that is not among them begins anew at the network."""
+        self.network.load_state_dict(_named(NETWORK, tensors))
+        if self.ema:
+            self.ema.updates = 0
+            self.ema.network.load_state_dict(_named(AVERAGE, tensors) or self.network.state_dict())
+
+    def load_optimizer(self, state: Mapping[int, dict[str, Any]]) -> None:
+        """What an optimizer kept for each parameter, by its number; rates and decays stay this run's."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        # A fused step takes it for granted that all tensors of a parameter lie in memory alike.
+        laid_out = {
+            number: {
+                name: torch.empty_like(parameters[number]).copy_(value) if name != "step" else value
+                for name, value in kept.items()
+            }
+            for number, kept in state.items()
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": laid_out})
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides the tensors."""
+        updates = self.ema.updates if self.ema else 0
+        return {
+            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema_updates": updates
+        }  # fmt: skip
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The reverse of `state`; call it after `load_tensors`."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.updates = state["ema_updates"]
+
+
+def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

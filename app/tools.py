@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from app import command_line
 from app.command_line import add_option, convert
 from app.config import ConfigError, check_value
 from app.resilience.classify import classify
@@ -18,7 +19,7 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(command_line.Parser):
     """The command line of a tool: options of the training keep their flags, checks and help.
 
     Args:
@@ -29,10 +30,6 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, program: str, description: str) -> None:
         super().__init__(prog=program, description=description, allow_abbrev=False)
         self._names: list[str] = []
-
-    def error(self, message: str) -> NoReturn:
-        """A wrong command line, as every other bad option."""
-        raise ConfigError("command line", f"{message} (--help shows what there is)")
 
     def add_training_options(self, **names: str) -> None:
         """Adds options of TrainConfig by their field names; each value is said as the default, "" for none."""

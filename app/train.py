@@ -22,25 +22,30 @@ from typing import Any, NoReturn
 
 from app.command_line import parse
 from app.config import ConfigError, TrainConfig
+from app.launcher import cpus
 from app.modules import python_command
 from app.resilience import fit, outcome
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.heartbeat import ENV_HEARTBEAT, Heart, Phase
 from app.resilience.outcome import ENV_OUTCOME, Outcome
-from app.resilience.parent import die_with_parent
+from app.resilience.parent import ENV_LAUNCHER, die_with_parent
 
 try:
     import torch
 
-    from app import model, recipe
+    from app import begin, model, recipe
     from app.accelerators.base import Accelerator
     from app.accelerators.find import find
     from app.data.loader import Batch, Loader
     from app.data.open import open_dataset
+    from app.data.samples import require_same
+    from app.gang_news import GangNews
     from app.ranks import Rank
-    from app.resilience.agreement import Agreement, Verdict, diverged
+    from app.resilience import divergence
+    from app.resilience.agreement import Agreement
     from app.resilience.classify import classify
     from app.resilience.keeper import Keeper
+    from app.resilience.report import Report, Verdict
     from app.step import Stepper
     from app.telemetry import console
     from app.telemetry.meter import Meter
@@ -77,7 +82,8 @@ class Training:
         self.step = 0  # optimizer steps done in the whole run
         self.images = 0
         self.saved_step = -1
-        self.best_top1, self.best_step, self.best_epoch = float("-inf"), -1, 0
+        self.looked_at = 0  # step of the last look at the device
+        self.best_top1, self.best_step = float("-inf"), -1
 
     def run(self, accelerator: Accelerator) -> Outcome:
         """Trains to the end.
@@ -100,37 +106,51 @@ class Training:
         self.accelerator = accelerator
         device = accelerator.claim(rank.local_rank)
         if rank.is_first:
-            say(console.first_line(config, torch.__version__, accelerator.describe()))
+            say(console.first_line(config, torch.__version__, accelerator.describe(), cpus.shown(cpus.usable().all)))
             if config.warmup >= config.epochs:
                 say(console.only_warm_up_line(config))
-        self.heart.beat(phase=Phase.SCAN, epochs=config.epochs)
-        self.data = open_dataset(config)
-        self.loader = Loader(self.data, config, rank=rank.rank)
+        self.heart.beat(phase=Phase.SCAN, epochs=config.last_epoch)
+        self.data = open_dataset(config, os.path.dirname(os.environ.get(ENV_HEARTBEAT, "")))
+        self.loader = Loader(self.data, config, rank=rank.rank, pinning=accelerator.pinning())
+        if rank.is_first:
+            for line in console.epoch_lines(config, len(self.data.train), self.loader.steps()):
+                say(line)
         self.heart.beat(phase=Phase.START)
         rank.join(config, accelerator.backend)
+        require_same(rank.gather(self.data.extent))
         self.heart.beat(phase=Phase.FIRST_STEP)
         torch.manual_seed(config.seed + rank.rank)
         self.network = model.build(config.model, len(self.data.classes), config.seed)
-        initial = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        initial = {f"{model.NETWORK}{name}": tensor.clone() for name, tensor in self.network.state_dict().items()}
         self.stepper = Stepper(config, self.network, accelerator, device, peers=rank.world_size > 1)
+        if rank.is_first and self.stepper.lacks_loss_scale:
+            say(console.no_loss_scale_line(config))
         self.stepper.warm_up(say)
-        self.network.load_state_dict(initial)
-        self.agreement = Agreement(world_size=rank.world_size)
+        self.stepper.load_tensors(initial)
+        self.agreement = Agreement(rank=rank.rank, world_size=rank.world_size)
+        self.news = GangNews(rank, self.heart, self.loader.bad_files, self.data.train.name, say)
         self.meter = Meter(config.global_batch)
 
     def resume(self) -> str:
         """Loads the newest good checkpoint, which rank 0 reads for all. A line, where the run is already finished."""
-        loaded, finished = None, ""
+        loaded, other, finished = None, None, ""
         if self.rank.is_first and self.config.steps_per_epoch <= 0:
             self.keeper = Keeper(self.config, self.heart, say)
             if self.keeper.finished:
                 finished = self.keeper.lineage.finished_line()
             else:
-                loaded = self.keeper.load(self.data.classes)
-        loaded, finished = self.rank.tell((loaded, finished))
+                loaded = self.keeper.load(self.data.classes, self.surroundings())
+        if self.rank.is_first and not loaded and not finished:
+            other = self.other_training()
+        loaded, other, finished = self.rank.tell((loaded, other, finished))
         if loaded:
             self.load(*loaded)
-        self.heart.beat(step=self.step, images=self.images, steps=self.step + self.steps_left())
+        if other:
+            self.begin_with(*other)
+        self.looked_at = self.step
+        self.heart.beat(
+            step=self.step, images=self.images, steps=self.step + self.steps_left(), gradient_scale=self.stepper.scale
+        )  # fmt: skip
         if self.keeper and not finished:
             parent = self.keeper.lineage.parent
             self.event(
@@ -141,21 +161,50 @@ class Training:
 
     def load(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Sets network, optimizer, scaler and counters to those of a checkpoint."""
-        self.network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+        self.stepper.load_tensors(tensors)
         self.stepper.load_state(state)
         self.epoch, self.consumed, self.step = state["epoch"], state["consumed"], state["step"]
         self.images, self.saved_step = state["images"], state["step"]
-        self.best_top1, self.best_step, self.best_epoch = state["best_top1"], state["best_step"], state["best_epoch"]
+        self.loader.bad_files.load(state["bad_files"])
+        self.stepper.interval.nonfinite_steps = state["nonfinite_steps"]
+        self.best_top1, self.best_step = state["best_top1"], state["best_step"]
         self.heart.beat(
-            checkpoint_step=self.step, nonfinite_steps=state["nonfinite_steps"], bad_images=state["bad_images"],
-            best_top1=self.best_top1 if self.best_step >= 0 else float("nan"),
+            checkpoint_step=self.step, bad_images=len(self.loader.bad_files), nonfinite_steps=state["nonfinite_steps"],
+            checkpoint_failures=state["checkpoint_failures"], data_wait_seconds=state["data_wait_seconds"],
+            best_top1=self.best_top1 if math.isfinite(self.best_top1) else float("nan"),
         )  # fmt: skip
+
+    def other_training(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Tensors and counters of the training that --pretrained or --resume names, which was not one of ours.
+
+        Raises:
+            TrainingError: it can't be read, or does not fit this run.
+        """
+        state: dict[str, Any] = {}
+        if self.keeper and self.keeper.foreign:
+            tensors, state, line = begin.foreign_training(
+                self.keeper.foreign, self.config, self.network, self.data.classes, self.loader.steps()
+            )
+        elif self.config.pretrained:
+            tensors, line = begin.pretrained(self.config, self.network, self.data.classes)
+        else:
+            return None
+        say(f"train: {line}")
+        return tensors, state
+
+    def begin_with(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Sets the network, and what else is known, to those of another training."""
+        self.stepper.load_tensors(tensors)
+        self.stepper.load_optimizer(state.get("optimizer_state", {}))
+        self.epoch, self.step, self.images = (state.get(name, 0) for name in ("epoch", "step", "images"))
+        self.best_top1 = state.get("best_top1", self.best_top1)
+        self.heart.beat(best_top1=self.best_top1 if math.isfinite(self.best_top1) else float("nan"))
 
     def steps_left(self) -> int:
         """Optimizer steps from here to the end."""
-        if self.epoch >= self.config.epochs:
+        if self.epoch >= self.config.last_epoch:
             return 0
-        return self.loader.steps(self.consumed) + (self.config.epochs - self.epoch - 1) * self.loader.steps()
+        return self.loader.steps(self.consumed) + (self.config.last_epoch - self.epoch - 1) * self.loader.steps()
 
     def train(self) -> None:
         """Epoch after epoch: train, checkpoint, validate."""
@@ -165,16 +214,20 @@ class Training:
         if self.config.profiler and self.rank.is_first:
             self.tracer = Tracer(self.config.profiler_dir, self.config.device)
         try:
-            while self.epoch < self.config.epochs:
+            if self.keeper and self.keeper.foreign:
+                self.save()  # from here on this run goes on from checkpoints of its own
+            while self.epoch < self.config.last_epoch:
                 self.train_epoch()
-                nonfinite_in_row = self.stepper.interval.nonfinite_in_row
-                self.obey(self.agreement.now(stop=self.stop.is_set(), nonfinite_in_row=nonfinite_in_row))
-                if self.config.steps_per_epoch <= 0:
+                verdict = self.agreement.now(self.report())
+                self.obey(verdict)
+                losing = max(verdict.nonfinite_in_row)
+                if losing and self.epoch + 1 == self.config.last_epoch:
+                    self.give_up(f"the loss was not finite in the last {losing} steps of the run")
+                if losing and self.rank.is_first:
+                    say(f"train: the loss was not finite in the last {losing} steps: no checkpoint, no validation")
+                if self.config.steps_per_epoch <= 0 and not losing:
                     self.save()
-                    if not self.validate():
-                        if self.rank.is_first:
-                            say(f"train: early stop: --early_stop {self.config.early_stop} without a better top-1")
-                        break
+                    self.validate()
                 self.epoch, self.consumed = self.epoch + 1, 0
         finally:
             self.loader.close()
@@ -183,9 +236,7 @@ class Training:
 
     def train_epoch(self) -> None:
         """The rest of the current epoch; nothing, where it goes on from a checkpoint made before a validation."""
-        rate = recipe.learning_rate(self.config, self.epoch)
-        self.stepper.set_learning_rate(rate)
-        self.heart.beat(phase=Phase.TRAIN, epoch=self.epoch + 1, learning_rate=rate)
+        self.heart.beat(phase=Phase.TRAIN, epoch=self.epoch + 1)
         steps = self.loader.steps(self.consumed)
         batches = self.loader.train_batches(self.epoch, self.consumed)
         self.meter.begin()
@@ -193,9 +244,7 @@ class Training:
             self.train_step(batches)
             if left == 0 or self.step % self.config.log_interval == 0:
                 self.log()
-            verdict = self.agreement.at(
-                self.step, stop=self.stop.is_set(), nonfinite_in_row=self.stepper.interval.nonfinite_in_row
-            )
+            verdict = self.agreement.at(self.step, self.report)
             if verdict:
                 self.obey(verdict)
             if self.keeper and time.monotonic() >= self.next_save and not self.keeper.busy:
@@ -203,7 +252,10 @@ class Training:
 
     def train_step(self, batches: Iterator[Batch]) -> None:
         """One optimizer step, counted."""
-        waited, bad = self.stepper.run(batches)
+        iteration = self.consumed // self.config.global_batch
+        rate = recipe.learning_rate(self.config, self.epoch, iteration, self.loader.steps())
+        self.stepper.set_learning_rate(rate)
+        waited = self.stepper.run(batches)
         self.step += 1
         self.consumed += self.config.global_batch
         self.images += self.config.global_batch
@@ -211,7 +263,7 @@ class Training:
         self.heart.step_took(self.meter.step(waited))
         self.heart.beat(
             phase=Phase.TRAIN, step=self.step, images=self.images, first_steps=state.first_steps + 1,
-            data_wait_seconds=state.data_wait_seconds + waited, bad_images=state.bad_images + bad,
+            data_wait_seconds=state.data_wait_seconds + waited, learning_rate=rate,
         )  # fmt: skip
         if self.tracer:
             self.tracer.step()
@@ -220,17 +272,18 @@ class Training:
 
     def log(self) -> None:
         """Reads the device once, and says how the run is doing."""
-        numbers = self.stepper.interval.read(self.accelerator)
+        interval = self.stepper.interval
+        numbers = interval.read(self.accelerator)
+        self.looked_at = self.step
         rate, wait_share = self.meter.rates()
         left = self.steps_left()
-        validations = self.config.epochs - self.epoch if self.config.steps_per_epoch <= 0 else 0
+        validations = self.config.last_epoch - self.epoch if self.config.steps_per_epoch <= 0 else 0
         eta = self.meter.eta(left, validations)
-        state, scaler = self.heart.state, self.stepper.scaler
+        state = self.heart.state
         self.heart.beat(
-            loss=numbers["loss"], nonfinite_steps=state.nonfinite_steps + numbers["nonfinite"],
-            busy_seconds=state.busy_seconds + numbers["busy"], images_per_second=rate, eta_seconds=eta,
-            gradient_scale=scaler.get_scale() if scaler.is_enabled() else 1.0,
-            memory_bytes=self.accelerator.memory_bytes(), steps=self.step + left,
+            loss=numbers["loss"], nonfinite_steps=max(state.nonfinite_steps, interval.nonfinite_steps),
+            busy_seconds=interval.busy_seconds, images_per_second=rate, eta_seconds=eta,
+            gradient_scale=self.stepper.scale, memory_bytes=self.accelerator.memory_bytes(), steps=self.step + left,
         )  # fmt: skip
         if not self.rank.is_first:
             return
@@ -241,63 +294,99 @@ class Training:
         where = {"epoch": self.epoch + 1, "step": self.step, "steps": self.step + left, "eta_seconds": eta}
         say(console.train_line(self.config, {**values, **where}))
         say(console.seed_line(
-            epoch=self.epoch, iteration=self.consumed // self.config.global_batch - 1, rank=self.rank.rank,
+            epoch=self.epoch, iteration=self.step - 1, rank=self.rank.rank,
             loss=numbers["last_loss"], rank_images_per_second=rate / self.rank.world_size,
         ))  # fmt: skip
         self.event("train", **values)
 
+    def report(self) -> Report:
+        """What this rank tells the others."""
+        interval = self.stepper.interval
+        return Report(
+            stop=self.stop.is_set(), ending=bool(self.keeper and self.keeper.ending),
+            bad_files=len(self.loader.bad_files.untold), looked_at=self.looked_at,
+            nonfinite_steps=interval.nonfinite_steps, nonfinite_in_row=interval.nonfinite_in_row,
+            skipped_in_row=interval.skipped_in_row, gradient_scale=self.heart.state.gradient_scale,
+            busy_seconds=interval.busy_seconds,
+        )  # fmt: skip
+
     def obey(self, verdict: Verdict) -> None:
-        """Does what all ranks agreed on.
+        """Does what all ranks agreed on, at the same step on all of them.
 
         Raises:
-            TrainingError: 143 after the checkpoint, where any rank was told to stop; 76 where the loss is lost.
+            TrainingError: 65 too many bad images; 76 the training is lost; 144 checkpoints can't be written; 143 after
+                the checkpoint, where any rank was told to stop.
         """
-        if diverged(verdict.nonfinite_in_row):
-            raise TrainingError(
-                ExitCode.DIVERGED,
-                f"diverged: the loss was not finite in {verdict.nonfinite_in_row} steps in a row, up to step "
-                f"{self.step} of epoch {self.epoch + 1}; lower the learning rate ({self.config.learning_rate:g}) "
-                "or warm up longer",
-            )
+        self.news.take(verdict)
+        lost = divergence.diverged(verdict, self.config.log_interval)
+        if lost or verdict.ending:
+            self.give_up(lost)
         if verdict.stop:
             self.leave()
 
+    def give_up(self, lost: str) -> NoReturn:
+        """Ends a run that is lost, with one line on all ranks: rank 0's, which knows what is kept.
+
+        Args:
+            lost: why it is; "" where it is rank 0's checkpoints that say so.
+
+        Raises:
+            TrainingError: 76 or 144.
+        """
+        end = TrainingError(ExitCode.DIVERGED, divergence.message(lost, None, self.config.learning_rate))
+        if self.keeper:
+            end = (not lost and self.keeper.ending) or self.keeper.diverged(lost)
+        raise TrainingError(*self.rank.tell((end.code, end.message)))
+
     def save(self) -> None:
-        """A checkpoint of this very step; the copy is made now, the writing goes on beside the training."""
+        """A checkpoint of this very step; the copy is made now, the writing goes on beside the training.
+
+        None is made of weights whose last loss was not finite: who goes on from them would be lost as well.
+        """
         self.next_save = time.monotonic() + 60 * self.config.checkpoint_minutes
         if not self.keeper or self.saved_step == self.step:
+            return
+        losing = self.stepper.interval.losing()
+        if losing:
+            say(f"train: no checkpoint of step {self.step}: the loss was not finite in the last {losing} steps")
             return
         state = {
             "model": self.config.model, "dataset": self.config.dataset, "classes": self.data.classes,
             "options": fit.options(self.config),
-            "image_size": self.config.size, "global_batch": self.config.global_batch,
-            "world_size": self.rank.world_size, "torch": torch.__version__,
+            **self.surroundings(),
+            "image_size": self.config.size, "eval_size": self.config.evaluation_size, "ema": self.config.ema,
             "epoch": self.epoch, "consumed": self.consumed, "step": self.step, "images": self.images,
-            "nonfinite_steps": self.heart.state.nonfinite_steps, "bad_images": self.heart.state.bad_images,
-            "best_top1": self.best_top1, "best_step": self.best_step, "best_epoch": self.best_epoch,
-            **self.stepper.state(),
+            "bad_files": self.loader.bad_files.state(), "nonfinite_steps": self.heart.state.nonfinite_steps,
+            "checkpoint_failures": self.heart.state.checkpoint_failures,
+            "data_wait_seconds": self.heart.state.data_wait_seconds,
+            "best_top1": self.best_top1, "best_step": self.best_step, **self.stepper.state(),
         }  # fmt: skip
-        self.keeper.save(self.epoch + 1, self.step, self.network.state_dict(), state, self.best_step)
+        self.keeper.save(self.epoch + 1, self.step, self.stepper.tensors(), state, self.best_step)
         self.saved_step = self.step
 
-    def validate(self) -> bool:
-        """Judges the network on every validation image. False: early stop, the training is over.
+    def surroundings(self) -> dict[str, Any]:
+        """What else a checkpoint's worth depends on."""
+        return fit.surroundings(self.config, len(self.data.train), self.accelerator.numerics())
+
+    def validate(self) -> None:
+        """Judges the network, or the moving average in its place, on every validation image.
 
         A stop during validation abandons it: the checkpoint made just before is where the next attempt goes on.
         """
         began = time.monotonic()
         self.heart.beat(phase=Phase.VALIDATE, epoch=self.epoch + 1)
-        self.rank.broadcast(list(self.network.buffers()))
+        network = self.stepper.result
+        self.rank.broadcast(list(network.buffers()))
         result = validate(
-            self.network, self.stepper.predict, self.loader.validation_batches(), self.rank, abandon=self.stop.is_set,
+            network, self.stepper.predict, self.loader.validation_batches(), self.rank, abandon=self.stop.is_set,
             alive=lambda: self.heart.beat(moved_at=time.monotonic()),
         )  # fmt: skip
         if result is None:
             self.leave()
         self.meter.validated(time.monotonic() - began)
         if result.top1 > self.best_top1:
-            self.best_top1, self.best_step, self.best_epoch = result.top1, self.step, self.epoch
-        left = self.config.epochs - self.epoch - 1
+            self.best_top1, self.best_step = result.top1, self.step
+        left = self.config.last_epoch - self.epoch - 1
         self.heart.beat(
             top1=result.top1, top5=result.top5, validation_loss=result.loss, best_top1=self.best_top1,
             eta_seconds=self.meter.eta(left * self.loader.steps(), left),
@@ -305,7 +394,6 @@ class Training:
         if self.rank.is_first:
             say(console.validation_line(self.config, self.epoch + 1, result, self.best_top1))
             self.event("validate", top1=result.top1, top5=result.top5, loss=result.loss, images=result.images)
-        return not 0 < self.config.early_stop <= self.epoch - self.best_epoch
 
     def leave(self) -> NoReturn:
         """Ends a run that was told to stop.
@@ -315,10 +403,11 @@ class Training:
         """
         kept = "no checkpoint, because of --step"
         if self.config.steps_per_epoch <= 0:
-            kept = "its checkpoint is kept"
             self.heart.beat(phase=Phase.CHECKPOINT)
             self.save()
-            if self.keeper:
+            made = self.rank.tell(self.saved_step == self.step)
+            kept = "its checkpoint is kept" if made else "no checkpoint of it, since its loss is not finite"
+            if self.keeper and made:
                 self.keeper.settle()
         raise TrainingError(ExitCode.STOPPED, f"stopped by SIGTERM at step {self.step}: {kept}")
 
@@ -326,7 +415,8 @@ class Training:
         """The last checkpoint on disk, the ONNX file, the end written down. Only rank 0 has work here."""
         if self.rank.world_size > 1:
             torch.distributed.destroy_process_group()
-        message = f"done after {min(self.epoch + 1, self.config.epochs)} epochs, {self.step} steps"
+        early = f" of {self.config.epochs} (--early_stop)" if self.config.last_epoch < self.config.epochs else ""
+        message = f"done after {self.epoch}{early} epochs, {self.step} steps"
         exported, why = None, None
         if self.keeper:
             self.heart.beat(phase=Phase.CHECKPOINT)
@@ -350,11 +440,12 @@ class Training:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=2 * self.config.watchdog_seconds
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+            made = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+        except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
             why = str(error)
         else:
-            if done.returncode == 0:
-                self.event("export", **json.loads(done.stdout.splitlines()[-1]))
+            if made:
+                self.event("export", **made)
                 return str(target), None
             why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         self.event("export", error=why)
@@ -363,7 +454,7 @@ class Training:
     def event(self, kind: str, **values: Any) -> None:
         """One line into events.jsonl, on rank 0."""
         if self.keeper and not self.keeper.finished:
-            self.keeper.event(kind, min(self.epoch + 1, self.config.epochs), self.step, **values)
+            self.keeper.event(kind, min(self.epoch + 1, self.config.last_epoch), self.step, **values)
 
 
 def say(line: str) -> None:
@@ -376,8 +467,8 @@ def main(argv: list[str]) -> int:
     """One rank's process: signals first, then the run, then how it ended for the launcher to read."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
-    if "RESNET_LAUNCHER_PID" in os.environ:
-        die_with_parent(signal.SIGKILL, int(os.environ["RESNET_LAUNCHER_PID"]))
+    if ENV_LAUNCHER in os.environ:
+        die_with_parent(signal.SIGKILL, int(os.environ[ENV_LAUNCHER]))
     try:
         heart = Heart(Path(os.environ[ENV_HEARTBEAT]) if ENV_HEARTBEAT in os.environ else None)
     except OSError as error:
@@ -399,7 +490,7 @@ def main(argv: list[str]) -> int:
         known = classify(error, stepped=stepped, device_failed=device_failed)
         if known is not error and known.code in (ExitCode.INTERNAL, ExitCode.UNCLASSIFIED):
             traceback.print_exc()  # nobody foresaw it: whoever mends it needs the place
-        end = Outcome(known.code, known.message, exception=type(error).__name__)
+        end = Outcome(known.code, known.message, known.reason, exception=type(error).__name__)
     if end.code and not (ENV_OUTCOME in os.environ and end.code in SAID_BY_LAUNCHER):
         print(
             f"train: rank {os.environ.get('RANK', '0')}: {end.message} (exit {end.code})", file=sys.stderr, flush=True

@@ -1,39 +1,27 @@
-"""The network in a file: a checkpoint of this project, or a foreign state dict.
+"""The network in a file: a checkpoint of this project, or a foreign one (app.foreign).
 
-Foreign are torchvision's files and the ModelZoo original's, whose names begin with "module.": alone, or as "state_dict"
-or "model" among other things, written by torch.save or as safetensors.
+Of a checkpoint of ours, the moving average is taken where there is one (`--ema`).
 """
 
 from __future__ import annotations
 
-import pickle
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
 from app import model
 from app.config import MODELS
 from app.data.errors import shown, unreadable
+from app.foreign import bad, read_foreign
 from app.resilience import checkpoint
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.lineage import on_line
 from app.resilience.starts import STARTS, read_records
 
-OWN_PREFIX = "model."
-"""Of the network's tensors in our checkpoints."""
-WRAPPERS = ("state_dict", "model")
-"""Keys under which a foreign file keeps its state dict among other things."""
-FOREIGN_PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
-SAFE_TORCH = (2, 6)
-"""Before it, even torch.load(weights_only=True) could be made to run code (CVE-2025-32434)."""
 _COUNTER = "num_batches_tracked"
 _NAMED = 3
 
@@ -46,11 +34,13 @@ class Weights:
         path: what was read in the end: a checkpoint directory or a file.
         tensors: CPU tensors by torchvision's names.
         state: of our own checkpoints; empty for a foreign file.
+        others: what a foreign file holds beside its state dict (epoch, optimizer …).
     """
 
     path: Path
     tensors: dict[str, torch.Tensor]
     state: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,9 @@ class Facts:
         model: one of `app.config.MODELS`.
         outputs: how many classes it tells apart.
         classes: their names, in the order of the outputs; None: the file does not say.
-        dataset, image_size, epoch, step: of the training; None: the file does not say.
+        dataset, epoch, step: of the training; None: the file does not say.
+        eval_size: side of the images that it is to see; None: the file does not say.
+        averaged: whether these weights are a moving average over the training.
     """
 
     path: Path
@@ -70,9 +62,10 @@ class Facts:
     outputs: int
     classes: list[str] | None = None
     dataset: str | None = None
-    image_size: int | None = None
+    eval_size: int | None = None
     epoch: int | None = None
     step: int | None = None
+    averaged: bool = False
 
 
 def load_network(path: Path, *, model_name: str = "", trust_checkpoint: bool = False) -> tuple[torch.nn.Module, Facts]:
@@ -86,22 +79,35 @@ def load_network(path: Path, *, model_name: str = "", trust_checkpoint: bool = F
     Raises:
         TrainingError: 64, 65, 66 or 144, naming the file and what is wrong.
     """
-    weights = read(path, trust_checkpoint=trust_checkpoint)
+    tensors, facts = complete(read(path, trust_checkpoint=trust_checkpoint), model_name)
+    with torch.device("meta"):  # no initialisation that would be overwritten at once
+        network = model.build(facts.model, facts.outputs, seed=0)
+    network.load_state_dict(tensors, assign=True)
+    return network.eval(), facts
+
+
+def complete(weights: Weights, model_name: str = "") -> tuple[dict[str, torch.Tensor], Facts]:
+    """The whole state dict of a network in fp32, checked, and what is known of it.
+
+    Args:
+        weights: as they were read.
+        model_name: as `load_network`.
+
+    Raises:
+        TrainingError: 65, they are another network's or none, or not finite.
+    """
     tensors = {
         name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.tensors.items()
     }
     lost = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if lost:
-        raise _bad(weights.path, f"values of {_some(lost)} are not finite: this network has diverged")
+        raise bad(weights.path, f"values of {_some(lost)} are not finite: this network has diverged")
     name, outputs = recognise(weights, (model_name,) if model_name else MODELS)
-    with torch.device("meta"):  # no initialisation that would be overwritten at once
-        network = model.build(name, outputs, seed=0)
-    for missing in network.state_dict().keys() - tensors.keys():  # `recognise` lets only counters be missing
+    for missing in _expected(name, outputs).keys() - tensors.keys():  # `recognise` lets only counters be missing
         tensors[missing] = torch.zeros((), dtype=torch.int64)
-    network.load_state_dict(tensors, assign=True)
     state = weights.state
-    known = {key: state.get(key) for key in ("classes", "dataset", "image_size", "epoch", "step")}
-    return network.eval(), Facts(weights.path, name, outputs, **known)
+    known = {key: state.get(key) for key in ("classes", "dataset", "eval_size", "epoch", "step")}
+    return tensors, Facts(weights.path, name, outputs, **known, averaged=bool(state.get("ema")))
 
 
 def read(path: Path, *, trust_checkpoint: bool = False) -> Weights:
@@ -120,7 +126,23 @@ def read(path: Path, *, trust_checkpoint: bool = False) -> Weights:
         if path.is_dir():
             return _newest_good(path)
         path.stat()
-        return Weights(path, _foreign(path, trust_checkpoint))
+        tensors, others = read_foreign(path, trust_checkpoint=trust_checkpoint)
+        return Weights(path, tensors, others=others)
+    except OSError as error:
+        raise unreadable(error.filename or path, error) from None
+
+
+def fingerprint(path: Path) -> str:
+    """The sha256 of a file, or of the tensors of a checkpoint (step-<k>): the same wherever it lies.
+
+    Raises:
+        TrainingError: 64 it is another directory, 66 it is not there, 144 the volume failed.
+    """
+    try:
+        path.stat()
+        return checkpoint.fingerprint(path.resolve())
+    except checkpoint.BadCheckpoint as error:
+        raise TrainingError(ExitCode.BAD_OPTION, f"{error}; name a checkpoint (…/step-<number>) or a file") from None
     except OSError as error:
         raise unreadable(error.filename or path, error) from None
 
@@ -134,19 +156,17 @@ def recognise(weights: Weights, names: Sequence[str] = MODELS) -> tuple[str, int
     found = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
     outputs = found.get("fc.weight", ())[:1]
     if not outputs:
-        raise _bad(
+        raise bad(
             weights.path, f"holds no tensor fc.weight, so it is no ResNet by torchvision's names; {_holds(found)}"
         )
     problems: dict[str, list[str]] = {}
     for name in names:
-        with torch.device("meta"):
-            expected = {k: tuple(t.shape) for k, t in model.build(name, outputs[0], seed=0).state_dict().items()}
-        problems[name] = list(_differences(expected, found))
+        problems[name] = list(_differences(_expected(name, outputs[0]), found))
         if not problems[name]:
             return name, outputs[0]
     nearest = min(problems, key=lambda name: len(problems[name]))
     which = nearest if len(names) == 1 else f"one of {', '.join(names)}; nearest to {nearest}"
-    raise _bad(weights.path, f"is not {which}: {_some(problems[nearest])}")
+    raise bad(weights.path, f"is not {which}: {_some(problems[nearest])}")
 
 
 def check_classes(facts: Facts, names: Sequence[str], where: str) -> None:
@@ -161,12 +181,12 @@ def check_classes(facts: Facts, names: Sequence[str], where: str) -> None:
         TrainingError: 65, they are others.
     """
     if facts.outputs != len(names):
-        raise _bad(facts.path, f"tells {facts.outputs} classes apart, {where} has {len(names)}")
+        raise bad(facts.path, f"tells {facts.outputs} classes apart, {where} has {len(names)}")
     if facts.classes is None or facts.classes == list(names):
         return
     lost = sorted(set(facts.classes) - set(names))
     what = f"has no class {_some(lost)}" if lost else "has the same classes in another order"
-    raise _bad(facts.path, f"was trained on other classes: {where} {what}")
+    raise bad(facts.path, f"was trained on other classes: {where} {what}")
 
 
 def _newest_good(path: Path) -> Weights:
@@ -181,7 +201,7 @@ def _newest_good(path: Path) -> Weights:
             return _own(candidate)
         except checkpoint.BadCheckpoint as error:
             print(f"{error}; falling back to the one before it", file=sys.stderr)
-    raise _bad(path, "holds no good checkpoint (step-<number>)")
+    raise bad(path, "holds no good checkpoint (step-<number>)")
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -194,8 +214,8 @@ def _is_checkpoint(path: Path) -> bool:
 
 def _own(path: Path) -> Weights:
     tensors, state = checkpoint.load(path)
-    own = {k.removeprefix(OWN_PREFIX): t for k, t in tensors.items() if k.startswith(OWN_PREFIX)}
-    return Weights(path, own, state)
+    prefix = model.AVERAGE if state.get("ema") else model.NETWORK
+    return Weights(path, {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}, state)
 
 
 def _candidates(path: Path) -> Iterable[Path]:
@@ -206,53 +226,13 @@ def _candidates(path: Path) -> Iterable[Path]:
     patterns = (STARTS, f"*/{STARTS}", f"*/*/{STARTS}", f"checkpoints/*/*/{STARTS}")
     roots = next((found for p in patterns if (found := sorted(claims.parent for claims in path.glob(p)))), [])
     if len(roots) > 1:
-        raise _bad(path, f"holds checkpoints of {len(roots)} runs ({_some(map(str, roots))}): name one of them")
+        raise bad(path, f"holds checkpoints of {len(roots)} runs ({_some(map(str, roots))}): name one of them")
     return on_line(roots[0], max(read_records(roots[0]), default=0)) if roots else []
 
 
-def _foreign(path: Path, trust_checkpoint: bool) -> dict[str, torch.Tensor]:
-    content = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path, trust_checkpoint)
-    while isinstance(content, Mapping) and (inner := [content[key] for key in WRAPPERS if key in content]):
-        content = inner[0]
-    if not isinstance(content, Mapping) or not content:
-        raise _bad(path, f"holds no state dict but {type(content).__name__}")
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in content.items():
-        name = str(key)
-        if not isinstance(value, torch.Tensor):
-            raise _bad(path, f"holds no state dict: {shown(name)} is {type(value).__name__}, not a tensor")
-        while prefix := next((p for p in FOREIGN_PREFIXES if name.startswith(p)), ""):
-            name = name.removeprefix(prefix)
-        tensors[name] = value.detach()
-    return tensors
-
-
-def _safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise _bad(path, f"is no safetensors file ({error})") from None
-
-
-def _pickled(path: Path, trust_checkpoint: bool) -> Any:
-    version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
-    if version < SAFE_TORCH and not trust_checkpoint:
-        raise TrainingError(
-            ExitCode.BAD_OPTION,
-            f"{shown(path)}: torch {torch.__version__} may run code that a file like this brings (2.6 is the first "
-            "that does not): use a newer torch or .safetensors, or give --trust_checkpoint if you know who wrote it",
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - unpickling broken bytes raises nearly everything
-        other = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and other:
-            why = f"holds more than tensors ({other[1]}), which could run code: save the network's state_dict() alone"
-        else:
-            why = "is no file that torch.save wrote, or a torn one"
-        raise _bad(path, why) from None
+def _expected(name: str, outputs: int) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {key: tuple(t.shape) for key, t in model.build(name, outputs, seed=0).state_dict().items()}
 
 
 def _differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
@@ -279,7 +259,3 @@ def _some(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
     return ", ".join(listed[:_NAMED]) + more
-
-
-def _bad(path: Path, why: str) -> TrainingError:
-    return TrainingError(ExitCode.BAD_DATA, f"{shown(path)} {why}")

@@ -19,7 +19,7 @@ _QUIET = {
     "AttemptEnding", "CreatingJob", "Finished", "NotRunning", "Pending", "PodsNotScheduled", "PodsStarting", "Queued",
     "Restarting", "Suspended", "Suspending", "WaitingForPods",
 }  # fmt: skip
-_WATCHED: tuple[ConditionType, ...] = ("PodsScheduled", "Running", "ProgressReachable", "Exported")
+_WATCHED: tuple[ConditionType, ...] = ("Accepted", "PodsScheduled", "Running", "ProgressReachable", "Exported")
 
 
 @dataclass(frozen=True)

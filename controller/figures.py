@@ -62,9 +62,9 @@ def _take(status: Status, look: Look, document: Progress, *, final: bool) -> Sta
     if document.phase not in BEFORE_FIRST_STEP and (changes or final):
         changes |= _numbers(status, document)
         if not over(status):
-            eta = document.eta_seconds
+            eta, rate = document.eta_seconds, document.images_per_second
             changes |= {
-                "images_per_second": document.images_per_second,
+                "images_per_second": None if rate is None else round(rate, 1),
                 "eta": None if eta is None else duration(eta),
             }
     status = changed(status, **changes) if changes else status

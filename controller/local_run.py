@@ -13,10 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-import app
 from app.config import TrainConfig, plan
 from app.data.datasets import DATASETS
-from app.launcher.cgroup import usable_cpus
+from app.launcher import cpus
 from app.resilience.exit_codes import ExitCode
 from controller.api import Experiment, SpecError, Status, load_file, train_config
 from controller.display import Display, Facts, display_for, duration, percent
@@ -25,7 +24,7 @@ from controller.local.loop import Loop, Renderer, Stop
 from controller.local.machine import Machine
 from controller.local.process import Waker, end_leftovers
 from controller.local.rundir import RunDirectory
-from controller.local.template import base_environment
+from controller.local.template import base_environment, own_devices
 from controller.render import default_image, render_job
 from controller.report import write_report
 
@@ -81,7 +80,9 @@ def _held(wanted: Experiment, run: RunDirectory, display: Display, render: Rende
     if experiment.status.phase == "Succeeded":
         return _already_done(experiment, run, display)
     waker = Waker()
-    machine = Machine(run, _fixed(experiment, run), _base(experiment), waker)
+    spec = experiment.spec
+    devices = own_devices(os.environ, spec.accelerator.type, spec.devices_per_node, spec.nodes)
+    machine = Machine(run, _fixed(experiment, run), _base(experiment), devices, waker)
     machine.check(render(experiment, experiment.status.attempt + 1, None))
     stop = Stop(waker)
     with stop.listening():
@@ -155,11 +156,9 @@ def _fixed(experiment: Experiment, run: RunDirectory) -> dict[str, Path]:
 
 
 def _base(experiment: Experiment) -> dict[str, str]:
-    root = Path(app.__path__[0]).parent
-    installed = root.name in ("site-packages", "dist-packages")
-    base = base_environment(os.environ, os.getpid(), None if installed else root)
+    base = base_environment(os.environ, os.getpid())
     # A launcher divides the CPUs that its pod has; here the pods share one machine's.
-    threads = max(1, usable_cpus() // experiment.spec.world_size)
+    threads = max(1, cpus.usable().count // experiment.spec.world_size)
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)), **base}
 
 

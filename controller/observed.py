@@ -48,6 +48,8 @@ class Observed:
         progress: /progress of the attempt's `reporter`; None: it was not asked.
         create_error: set while the job of the claimed attempt could not be created.
         queue_message: why Kueue holds the job, from its Workload.
+        refused: what of the spec this controller's policy does not allow; no attempt is begun then. One that is under
+            way goes on: it was allowed when it began.
         cached: the lists come from a watch's cache and may lag behind. Nothing is ended, claimed, created or deleted
             on their word: `Decision.confirm` then asks for a direct read.
     """
@@ -57,6 +59,7 @@ class Observed:
     progress: Reading | None = None
     create_error: CreateError | None = None
     queue_message: str = ""
+    refused: str = ""
     cached: bool = False
 
 

@@ -71,6 +71,8 @@ class Progress:
     best_top1: float | None = None
     images_per_second: float | None = None
     eta_seconds: float | None = None
+    straggler_rank: int | None = None
+    straggler_ratio: float | None = None
     last_checkpoint: int | None = None
     exported: str | None = None
     export_error: str | None = None
@@ -157,6 +159,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "best_top1": _RATIO,
     "images_per_second": _number(0, 1e12),
     "eta_seconds": _number(0, 1e10),
+    "straggler_rank": _whole,
+    "straggler_ratio": _number(0, 1e12),
     "last_checkpoint": _whole,
     "exported": _text,
     "export_error": _text,

@@ -147,6 +147,8 @@ def _next(status: Status, look: Look) -> Status:
     if until is not None and look.now >= until:
         return finish(status, look, ("Failed", DEADLINE_EXCEEDED, deadline_message(look)))
     retry_at = to_unix(status.retry_at)
+    if look.observed.refused:
+        return changed(status, retry_at=None)
     if look.left() or _unwanted_jobs(status, look) or (retry_at is not None and look.now < retry_at):
         return status
     return changed(
@@ -162,7 +164,7 @@ def _next(status: Status, look: Look) -> Status:
 
 
 def _may_create(status: Status, look: Look) -> bool:
-    if over(status) or status.job_name is not None or look.view.foreign is not None:
+    if over(status) or status.job_name is not None or look.view.foreign is not None or look.observed.refused:
         return False
     if _unwanted_jobs(status, look) or look.left():
         return False
@@ -235,7 +237,7 @@ def _look_again(status: Status, look: Look) -> float | None:
     else:
         error = look.observed.create_error
         due += [
-            now + (timing.progress_interval if status.phase == "Running" else timing.resync),
+            now + timing.resync,  # a new reading of its progress is a reason by itself
             error.at + timing.create_retry if error is not None else None,
             None if picked_up(look) else pick_up_until(look),
             gang_deadline(status, look),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controller.api import Experiment, Phase, Status
+from controller.api import Phase, Status
 from controller.observed import (
     Document,
     Look,
@@ -46,7 +46,7 @@ def present(status: Status, look: Look) -> Status:
         observed_generation=experiment.metadata.generation,
         devices=f"{spec.nodes}x{spec.devices_per_node} {spec.accelerator.type}",
     )
-    status = with_condition(status, look, "Accepted", ("True", *_accepted(experiment)))
+    status = with_condition(status, look, "Accepted", _accepted(look))
     if situation.scheduled is not None:
         status = with_condition(status, look, "PodsScheduled", situation.scheduled)
     status = with_condition(status, look, "Running", situation.running)
@@ -58,14 +58,13 @@ def present(status: Status, look: Look) -> Status:
     return status
 
 
-def _accepted(experiment: Experiment) -> tuple[str, str]:
-    volume = experiment.spec.checkpoint.volume
+def _accepted(look: Look) -> Says:
+    if look.observed.refused:
+        return "False", "NotAllowed", look.observed.refused
+    volume = look.experiment.spec.checkpoint.volume
     if volume is None or volume.empty_dir is not None:
-        return (
-            "CheckpointsNotKept",
-            "spec.checkpoint.volume is no claim: a restart begins at step 0",
-        )
-    return "Valid", "the spec is valid"
+        return "True", "CheckpointsNotKept", "spec.checkpoint.volume is no claim: a restart begins at step 0"
+    return "True", "Valid", "the spec is valid"
 
 
 def _reachable(status: Status, look: Look) -> Status:
@@ -102,7 +101,9 @@ def _between(status: Status, look: Look) -> _Situation:
     phase = _waiting_phase(status)
     last = status.last_verdict if _retried(status) else None
     ended_by = "" if last is None else f"attempt {status.attempt} ended: {last.message}; "
-    if left:
+    if look.observed.refused:
+        message = f"{ended_by}not allowed here: {look.observed.refused}"
+    elif left:
         message = f"{ended_by}waits for {names(left)} of earlier attempts to go"
     elif status.retry_at is not None:
         message = f"{ended_by}the next attempt begins at {status.retry_at}"
@@ -154,6 +155,8 @@ def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:
     """Why not all pods have a node yet: a reason and a line; None: all have."""
     seen, pods = look.view, look.pods(status.pod_uids)
     if not pods and seen.job is None:
+        if look.observed.refused:
+            return "NotAllowed", look.observed.refused
         if look.observed.create_error is not None:
             return look.observed.create_error.reason, look.observed.create_error.message
         if seen.foreign is not None:

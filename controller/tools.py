@@ -1,4 +1,4 @@
-"""`resnetctl evaluate|export|predict`: the tools of app/, which need torch or onnxruntime, as processes."""
+"""`resnetctl doctor|evaluate|export|predict`: the tools of app/, which need torch or onnxruntime, as processes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Tool(NamedTuple):
 
 
 TOOLS = {
+    "doctor": Tool("app.doctor", "say what this machine and its torch can train on, and what is missing"),
     "evaluate": Tool("app.evaluate", "top-1, top-5 and loss of a checkpoint or .pth over a validation set"),
     "export": Tool("app.export", "write a checkpoint or .pth as one checked ONNX file", ("--text",)),
     "predict": Tool("app.predict", "show the likeliest classes of images, by an exported ONNX file"),

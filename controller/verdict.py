@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from app.resilience.exit_codes import REASONS, ExitCode, permanent
+from app.resilience.exit_codes import OOM_KILLED, PORT_IN_USE, REASONS, ExitCode, permanent
 from app.resilience.exit_codes import reason as reason_of
 from controller.api import HistoryEntry, LastVerdict
 from controller.observed import (
@@ -36,7 +36,6 @@ SUCCEEDED = "Succeeded"
 START_ERROR = "StartError"
 DISK_LIMIT = "DiskLimitExceeded"
 REPEATED = "RepeatedError"
-OOM_KILLED = "OOMKilled"
 NOT_STARTED = "NotStarted"
 POD_GONE = "PodGone"
 JOB_DELETED = "JobDeleted"
@@ -70,7 +69,10 @@ _OUTCOMES = {
 # Inside a row the first one names the verdict: a cause goes before what follows from it.
 _ORDER: dict[Row, tuple[str, ...]] = {
     Row.DISRUPTED: ("NodeLost", "NodeShutdown", "Preempted", "Evicted", "Disrupted", REASONS[ExitCode.STOPPED]),
-    Row.FAULT: tuple(REASONS[c] for c in (ExitCode.DEVICE, ExitCode.VOLUME_IO, ExitCode.UNCLASSIFIED, ExitCode.HUNG)),
+    Row.FAULT: (
+        *(REASONS[ExitCode.DEVICE], PORT_IN_USE),
+        *(REASONS[code] for code in (ExitCode.VOLUME_IO, ExitCode.UNCLASSIFIED, ExitCode.HUNG)),
+    ),
     Row.GONE: (JOB_DELETED, POD_GONE),
 }
 _LOST_PEER = REASONS[ExitCode.LOST_PEER]
@@ -142,8 +144,8 @@ class Verdict:
 
 
 def avoid_node(reason: str, node: str | None) -> str | None:
-    """The node to avoid after an end for that reason: the one that lost a device."""
-    return node if node and reason == REASONS[ExitCode.DEVICE] else None
+    """The node to avoid after an end for that reason: the one that lost a device, or where a port is taken."""
+    return node if node and reason in (REASONS[ExitCode.DEVICE], PORT_IN_USE) else None
 
 
 def row_of(reason: str) -> Row:
@@ -158,7 +160,7 @@ def row_of(reason: str) -> Row:
         return Row.GONE
     if reason in _ORDER[Row.DISRUPTED]:
         return Row.DISRUPTED
-    retryable = {REASONS[code] for code in ExitCode if code >= 128} | {"Exit128"}
+    retryable = {REASONS[code] for code in ExitCode if code >= 128} | {PORT_IN_USE, "Exit128"}
     return Row.FAULT if reason in retryable or re.fullmatch(r"Signal[0-9]+", reason) else Row.PERMANENT
 
 
@@ -295,7 +297,8 @@ def _of_container(pod: Document, history: Sequence[HistoryEntry]) -> Verdict | N
         return None
     if runtime in _LOST_CONTAINER and code in (137, 255):
         return _made("NodeLost", f"pod {name_of(pod)}: its node lost the container ({runtime})", pod)
-    reason = reason_of(code)
+    in_use = code == ExitCode.DEVICE and words is not None and words.reason == PORT_IN_USE
+    reason = PORT_IN_USE if in_use else reason_of(code)
     if code == ExitCode.UNCLASSIFIED and words is not None and _repeats(words.step, words.exception, history):
         return _made(
             REPEATED, _colon(f"{words.exception} at step {words.step} again, in pod {name_of(pod)}", said), pod, **facts

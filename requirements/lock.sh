@@ -17,4 +17,7 @@ compile pyproject.toml --extra controller --python-version 3.11 --output-file re
 compile pyproject.toml --extra app --extra controller --extra dev --python-version 3.11 \
     -c requirements/torch.txt -c requirements/app.txt -c requirements/controller.txt \
     --output-file requirements/dev.txt
+# torch 2.4 imports on a machine without a GPU as it is, but for nothing that is compiled: triton stays away.
+compile requirements/compat.in pyproject.toml --extra app --extra controller --extra dev --python-version 3.11 \
+    -c requirements/app.txt -c requirements/controller.txt --no-emit-package triton --output-file requirements/compat.txt
 echo uv | compile - -c requirements/dev.txt --output-file requirements/uv.txt

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from PIL import Image
 
 
@@ -26,7 +28,7 @@ def onnx_top1(model: Path, validation: Path) -> tuple[float, int]:
     return right / len(files), len(files)
 
 
-def _pixels(path: Path, how: dict) -> np.ndarray:
+def _pixels(path: Path, how: dict[str, Any]) -> NDArray[Any]:
     image = Image.open(path).convert("RGB")
     scale = how["resize"] / min(image.size)
     image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)

@@ -12,7 +12,7 @@ def find(device: str) -> Accelerator:
     """The accelerator of a device type, its framework loaded.
 
     Raises:
-        TrainingError: 69, the framework is not in this image.
+        TrainingError: 69 or 141, as `Accelerator.load`.
     """
     if device not in DEVICE_TYPES:
         raise ValueError(f"no such device type: {device}")

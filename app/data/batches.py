@@ -18,11 +18,6 @@ from app.data.samples import BadImage, Dataset, Samples
 from app.resilience.exit_codes import ExitCode, TrainingError
 
 
-def bad_images_tolerated(images: int) -> int:
-    """How many files of a training set may hold no image: 0.1 % of them, and one in a set of less than 2,000."""
-    return max(1, images // 1000)
-
-
 @dataclass(frozen=True)
 class Key:
     """Which images make a batch.
@@ -44,7 +39,6 @@ class Found(NamedTuple):
     images: torch.Tensor
     labels: torch.Tensor
     bad: list[tuple[int, str, str]]  # index, name, why: each file that was found to hold no image
-    replaced: int  # images of this batch that stand in for another one
 
 
 @dataclass(frozen=True)
@@ -60,15 +54,16 @@ class Reader(TorchDataset[Found | Failure]):
 
     Args:
         dataset: the images.
-        facts, size, seed: how they become pixels.
+        facts, size, evaluation_size, seed: how they become pixels; the sizes are those of training and validation.
     """
 
-    def __init__(self, dataset: Dataset, facts: DatasetFacts, size: int, seed: int) -> None:
+    def __init__(self, dataset: Dataset, facts: DatasetFacts, size: int, evaluation_size: int, seed: int) -> None:
         self._dataset = dataset
         self._facts = facts
         self._size = size
+        self._evaluation_size = evaluation_size
         self._seed = seed
-        self._evaluate = evaluation_transform(size, facts)
+        self._evaluate = evaluation_transform(evaluation_size, facts)
 
     def __getitem__(self, key: Key) -> Found | Failure:
         """The batch, or why there is none."""
@@ -79,31 +74,29 @@ class Reader(TorchDataset[Found | Failure]):
 
     def _validation(self, key: Key) -> Found:
         samples = self._dataset.val
-        pixels = self._empty(key)
+        pixels = _empty(key, self._evaluation_size)
         for row, index in enumerate(key.indices):
             try:
                 pixels[row] = self._evaluate(samples.load(index)).permute(1, 2, 0).numpy()
             except BadImage as bad:
                 message = f"{bad.name} is no image that can be decoded ({bad.why}); replace it, validation needs it"
                 raise TrainingError(ExitCode.BAD_DATA, message) from None
-        return Found(torch.from_numpy(pixels), torch.from_numpy(samples.labels[key.indices]), [], 0)
+        return Found(torch.from_numpy(pixels), torch.from_numpy(samples.labels[key.indices]), [])
 
     def _training(self, key: Key, epoch: int) -> Found:
         samples = self._dataset.train
-        pixels = self._empty(key)
+        pixels = _empty(key, self._size)
         found_bad: list[tuple[int, str, str]] = []
-        replaced = 0
         for row, index in enumerate(key.indices):
             position = key.first + row
             try:
                 image = samples.load(index)
             except BadImage as bad:
                 found_bad.append((int(index), bad.name, bad.why))
-                replaced += 1
                 image = self._stand_in(samples, int(index), epoch, position, found_bad)
             draws = uniforms(self._seed, epoch, Purpose.AUGMENT, position, DRAWS)
             pixels[row] = augment(image, self._size, self._facts, draws)
-        return Found(torch.from_numpy(pixels), torch.from_numpy(samples.labels[key.indices]), found_bad, replaced)
+        return Found(torch.from_numpy(pixels), torch.from_numpy(samples.labels[key.indices]), found_bad)
 
     def _stand_in(
         self, samples: Samples, index: int, epoch: int, position: int, found_bad: list[tuple[int, str, str]]
@@ -124,5 +117,6 @@ class Reader(TorchDataset[Found | Failure]):
         )
         raise TrainingError(ExitCode.BAD_DATA, message)
 
-    def _empty(self, key: Key) -> NDArray[np.uint8]:
-        return np.empty((len(key.indices), self._size, self._size, 3), dtype=np.uint8)
+
+def _empty(key: Key, side: int) -> NDArray[np.uint8]:
+    return np.empty((len(key.indices), side, side, 3), dtype=np.uint8)

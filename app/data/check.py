@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import IO, Protocol, cast
 
 from app.data.commands import check_arguments, check_dataset, main
 from app.data.decode import read_header
 from app.data.ilsvrc.parallel import Progress
+from app.data.ilsvrc.prepare import MANIFEST, read_manifest
+from app.data.ilsvrc.source import Counts
 from app.data.open import open_images
 from app.data.samples import BadImage, Samples
 
@@ -31,13 +34,13 @@ class Findings:
     """What was read.
 
     Attributes:
-        classes, train, val: how many there are.
+        counts: how many there are.
+        prepared: how many `prepare-imagenet` wrote there; None: it did not write this.
         bad: name and reason of every file that holds no image, in the order of the data set.
     """
 
-    classes: int
-    train: int
-    val: int
+    counts: Counts
+    prepared: Counts | None
     bad: Sequence[tuple[str, str]]
 
 
@@ -66,7 +69,8 @@ def check(path: str, workers: int, progress: Progress, *, pixels: bool = False) 
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return Findings(len(dataset.classes), len(dataset.train), len(dataset.val), bad)
+    counts = Counts(len(dataset.classes), len(dataset.train), len(dataset.val))
+    return Findings(counts, read_manifest(Path(path) / MANIFEST), bad)
 
 
 def _bad_ones(samples: Openable, pixels: bool, chunk: range) -> list[tuple[str, str]]:

@@ -12,7 +12,6 @@ the set. NumPy and Pillow only.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app import tools
 from app.data.errors import shown, unwritable
 from app.resilience.exit_codes import ExitCode, TrainingError
 
@@ -140,18 +140,18 @@ def _refuse_strangers(folder: Path, names: set[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m app.data.digits", description="Writes the digits as JPEG files.")
+    parser = tools.Parser("digits", "Writes the digits as JPEG files.")
     parser.add_argument(
         "--out", type=Path, default=None, metavar="DIR", help=f"default: {default_folder()}".replace("%", "%%")
     )
-    out = parser.parse_args(argv).out or default_folder()
-    try:
-        new = write(out)
-    except TrainingError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.code
-    print(f"{'wrote' if new else 'found'} 1437 training and 360 validation images in {shown(out)}")
-    return 0
+
+    def work() -> int:
+        out = parser.parse_args(argv).out or default_folder()
+        did = "wrote" if write(out) else "found"
+        print(f"{did} 1437 training and 360 validation images in {shown(out)}")
+        return ExitCode.DONE
+
+    return tools.run("digits", work)
 
 
 if __name__ == "__main__":

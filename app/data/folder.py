@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from collections.abc import Mapping
+from functools import partial
 from typing import IO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.data import index
 from app.data.decode import read_image
 from app.data.errors import shown, unreadable
-from app.data.samples import Dataset
+from app.data.listing import EXTENSIONS, Listing, list_images
+from app.data.samples import PARTS, Dataset
 from app.resilience.exit_codes import ExitCode, TrainingError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""File names that count as images, in any case: torchvision's IMG_EXTENSIONS (a test compares them)."""
-SCAN_THREADS = 16
-"""Listing a folder on a network volume is a wait, not work: many classes are listed at a time."""
 _NAMED = 5
 
 
@@ -32,17 +29,16 @@ class FolderSamples:
 
     Args:
         folder: the path of train/ or val/.
-        classes: the class folders, sorted.
-        files: for each class its files, relative to the class folder, sorted.
+        listing: what is in it.
     """
 
-    def __init__(self, folder: str, classes: Sequence[str], files: Sequence[Sequence[str]]) -> None:
-        names = [os.fsencode(name) for of_class in files for name in of_class]
+    def __init__(self, folder: str, listing: Listing) -> None:
+        found = listing.found
         self._folder = folder
-        self._classes = tuple(classes)
-        self._names = b"".join(names)
-        self._ends = np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
-        self._labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(of_class) for of_class in files])
+        self._classes = tuple(listing.classes)
+        self._names = b"".join(each.names for each in found)
+        self._ends = np.cumsum(np.concatenate([[0], *(each.sizes for each in found)]), dtype=np.int64)
+        self._labels = np.repeat(np.arange(len(found), dtype=np.int64), [len(each.sizes) for each in found])
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -78,40 +74,54 @@ class FolderSamples:
         return shown(self.path(index))
 
 
-def open_folder(path: str) -> Dataset:
-    """Lists train/ and val/ under `path`.
+def open_folder(path: str, places: index.Places = index.Places()) -> Dataset:  # noqa: B008  it is immutable
+    """Lists train/ and val/ under `path`, or finds what of it has not changed in an earlier listing.
 
     Raises:
         TrainingError: 66 a folder is missing or unreadable, 65 a class has no image or is only in one of the two,
             144 the volume failed.
     """
+    found = index.listings(path, places, partial(_update, path, PARTS))
+    train, val = (FolderSamples(os.path.join(path, part), found[part]) for part in PARTS)
+    return Dataset(train, val, found["train"].classes)
+
+
+def open_val_folder(path: str) -> tuple[FolderSamples, list[str]]:
+    """Lists val/ alone: its images, and its class folders as the names of the classes.
+
+    Raises:
+        TrainingError: as `open_folder`.
+    """
+    found, _ = _update(path, ("val",), {})
+    return FolderSamples(os.path.join(path, "val"), found["val"]), found["val"].classes
+
+
+def _update(path: str, parts: tuple[str, ...], known: Mapping[str, Listing]) -> tuple[dict[str, Listing], int]:
+    folders = {part: os.path.join(path, part) for part in parts}
+    held = " and ".join(f"{part}/" for part in parts)
     if not os.path.isdir(path):
-        _missing(
-            path, f"--dataset_path: {shown(path)} {_absence(path)}; it must be a folder that holds train/ and val/"
-        )
-    train, val = os.path.join(path, "train"), os.path.join(path, "val")
-    for folder in (train, val):
+        _missing(path, f"--dataset_path: {shown(path)} {_absence(path)}; it must be a folder that holds {held}")
+    for folder in folders.values():
         if not os.path.isdir(folder):
             _missing(
                 folder, f"--dataset_path: {shown(folder)} {_absence(folder)}; it must hold a folder for each class"
             )
-    classes, val_classes = _class_folders(train), _class_folders(val)
-    _require_same(path, classes, val_classes)
-    with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        files = list(pool.map(_images, [os.path.join(folder, name) for folder in (train, val) for name in classes]))
-    for folder, of_folder in ((train, files[: len(classes)]), (val, files[len(classes) :])):
-        empty = [name for name, found in zip(classes, of_folder, strict=True) if not found]
+    classes = {part: _class_folders(folder) for part, folder in folders.items()}
+    if len(parts) > 1:
+        _require_same(path, classes["train"], classes["val"])
+    try:
+        found, new = list_images(folders, classes[parts[0]], known)
+    except OSError as error:
+        raise unreadable(error.filename or path, error) from None
+    for part, listing in found.items():
+        empty = [name for name, each in zip(listing.classes, listing.found, strict=True) if not len(each.sizes)]
         if empty:
             others = f" (nor do {len(empty) - 1} other classes)" if len(empty) > 1 else ""
-            where = shown(os.path.join(folder, empty[0]))
+            where = shown(os.path.join(folders[part], empty[0]))
             raise TrainingError(
                 ExitCode.BAD_DATA, f"{where} holds no image{others}: no file there ends in {', '.join(EXTENSIONS)}"
             )
-    return Dataset(
-        FolderSamples(train, classes, files[: len(classes)]),
-        FolderSamples(val, classes, files[len(classes) :]),
-        classes,
-    )
+    return found, new
 
 
 def _missing(path: str, message: str) -> NoReturn:
@@ -154,19 +164,3 @@ def _lost(here: str, ours: list[str], there: str, theirs: list[str]) -> str:
     what = "1 class in {} is" if len(lost) == 1 else f"{len(lost)} classes in {{}} are"
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
     return f"{what.format(here)} missing in {there}: {', '.join(map(shown, lost[:_NAMED]))}{more}"
-
-
-def _images(class_folder: str) -> list[str]:
-    def fail(error: OSError) -> NoReturn:
-        raise error
-
-    try:
-        # Sub-folders count, links are followed and the order is that of torchvision's make_dataset.
-        return [
-            os.path.relpath(os.path.join(root, name), class_folder) if root != class_folder else name
-            for root, _, names in sorted(os.walk(class_folder, onerror=fail, followlinks=True))
-            for name in sorted(names)
-            if name.lower().endswith(EXTENSIONS)
-        ]
-    except OSError as error:
-        raise unreadable(error.filename or class_folder, error) from None

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -27,7 +27,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from app.config import TrainConfig
-from app.data.batches import Failure, Found, Key, Reader, bad_images_tolerated
+from app.data.bad_files import BadFiles
+from app.data.batches import Failure, Found, Key, Reader
 from app.data.datasets import DATASETS
 from app.data.sampler import Gang, permutation, validation_indices
 from app.data.samples import Dataset
@@ -44,14 +45,12 @@ class Batch(NamedTuple):
     """What the training gets.
 
     Attributes:
-        images: uint8, shape (N, 3, size, size), channels_last in memory; pinned where the device is cuda.
+        images: uint8, shape (N, 3, size, size), channels_last in memory; pinned as the loader was told to.
         labels: int64, shape (N,).
-        bad: images of it that stand in for one that could not be decoded.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
-    bad: int
 
 
 class _Plan(Sampler[Key]):
@@ -67,31 +66,37 @@ class _Plan(Sampler[Key]):
 class Loader:
     """The images of one rank: `train_batches` and `validation_batches`, one pass at a time (a new one ends the old).
 
-    The worker processes start here and serve every pass. Make it after the device is claimed (a cuda rank pins memory)
-    and before the process group is joined. Use it as a context manager, or call `close`.
+    The worker processes start here and serve every pass. Make it after the device is claimed (pinned memory is the
+    device's) and before the process group is joined. Use it as a context manager, or call `close`.
 
     Args:
         dataset: from `open_dataset`.
         config: batch size, world size, workers, seed and device.
         rank: the global rank.
+        pinning: what the DataLoader is told so that it pins its batches (`Accelerator.pinning`).
+
+    Attributes:
+        bad_files: the training files that hold no image, for which others of their class stand in.
 
     Raises:
         TrainingError: 64, the training set is smaller than the global batch.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig, *, rank: int) -> None:
+    def __init__(
+        self, dataset: Dataset, config: TrainConfig, *, rank: int, pinning: Mapping[str, Any] | None = None
+    ) -> None:
         self._dataset = dataset
         self._config = config
         self._rank = rank
         self._gang = Gang(config.batch_size, config.world_size, config.accumulate)
         self._gang.require_a_step(len(dataset.train))
-        self._bad: set[int] = set()
+        self.bad_files = BadFiles(len(dataset.train), config.max_bad_images)
         self._passes = 0
         self._plan = _Plan()
         self._workers: Sequence[multiprocessing.process.BaseProcess] = ()
         self._passing: Iterator[Found | Failure] = iter(())
         self._loader: DataLoader[Found | Failure] | None = None
-        self._start()
+        self._start(pinning or {})
 
     def steps(self, consumed: int = 0) -> int:
         """Optimizer steps of an epoch after its first `consumed` images, `--step` respected."""
@@ -108,7 +113,7 @@ class Loader:
             consumed: images of the epoch that the gang (of whatever size it was) has trained on already.
 
         Raises:
-            TrainingError: 65 too many bad images, 66 or 144 a file can't be read, 145 a worker died.
+            TrainingError: 65 a class without any good image, 66 or 144 a file can't be read, 145 a worker died.
         """
         return self._pass(self._train_keys(epoch, consumed))
 
@@ -143,9 +148,9 @@ class Loader:
                 return
             if isinstance(found, Failure):
                 raise TrainingError(found.code, found.message)
-            self._judge(found)
+            self._note_bad(found)
             # The workers fill rows of RGB pixels: seen as N x 3 x S x S that is channels_last.
-            yield Batch(found.images.permute(0, 3, 1, 2), found.labels, found.replaced)
+            yield Batch(found.images.permute(0, 3, 1, 2), found.labels)
 
     @contextmanager
     def _naming_the_dead(self) -> Iterator[None]:
@@ -159,26 +164,19 @@ class Loader:
             message = f"a loader worker {how}; most often the memory or /dev/shm is too small for --num_workers"
             raise TrainingError(ExitCode.UNCLASSIFIED, message) from error
 
-    def _judge(self, found: Found) -> None:
-        images = len(self._dataset.train)
+    def _note_bad(self, found: Found) -> None:
         for index, name, why in found.bad:
-            if index in self._bad:
-                continue
-            self._bad.add(index)
-            print(f"bad image {name} ({why}): another one of its class takes its place", file=sys.stderr, flush=True)
-            tolerated = bad_images_tolerated(images)
-            if len(self._bad) > tolerated:
-                message = (
-                    f"{name} is bad image {len(self._bad)} of {images}, more than the {tolerated} that are tolerated"
-                )
-                raise TrainingError(ExitCode.BAD_DATA, f"{message} (0.1 %); replace or remove the files named above")
+            if self.bad_files.met(index):
+                sys.stderr.write(f"bad image {name} ({why}): another one of its class takes its place\n")
+                sys.stderr.flush()
 
-    def _start(self) -> None:
+    def _start(self, pinning: Mapping[str, Any]) -> None:
         config, workers = self._config, self._config.num_workers
-        options: dict[str, Any] = {}
+        options = dict(pinning)
         if workers:
-            read_ahead = READ_AHEAD_BYTES // (config.batch_size * config.size**2 * 3)
-            options = {
+            side = max(config.size, config.evaluation_size)
+            read_ahead = READ_AHEAD_BYTES // (config.batch_size * side**2 * 3)
+            options |= {
                 "persistent_workers": True,
                 "prefetch_factor": max(2, min(8, read_ahead)),
                 "multiprocessing_context": "fork" if sys.platform == "linux" else None,
@@ -190,12 +188,11 @@ class Loader:
             # How many workers there are is the user's choice, and each rank would say so again.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             self._loader = DataLoader(
-                Reader(self._dataset, DATASETS[config.dataset], config.size, config.seed),
+                Reader(self._dataset, DATASETS[config.dataset], config.size, config.evaluation_size, config.seed),
                 sampler=self._plan,
                 batch_size=None,
                 num_workers=workers,
                 collate_fn=_as_it_is,
-                pin_memory=config.device == "cuda",
                 generator=torch.Generator(),  # else it draws from the one that the training's randomness comes from
                 **options,
             )

@@ -6,15 +6,23 @@ import os
 from pathlib import Path
 
 from app.config import TrainConfig
+from app.data import digits
 from app.data.datasets import DATASETS
-from app.data.samples import Dataset
+from app.data.folder import open_folder, open_val_folder
+from app.data.index import Places
+from app.data.samples import PARTS, Dataset, Samples
+from app.data.tarindex import INDEX, open_index, open_val_index
 
 
-def open_dataset(config: TrainConfig) -> Dataset:
+def open_dataset(config: TrainConfig, gang_folder: str = "") -> Dataset:
     """Finds the images of `config.dataset` and reads their labels, but no image yet.
 
     `digits` are written first where they are not complete yet (into `--dataset_path`, else `digits.default_folder()`).
-    Only what the data set needs is imported.
+    The readers of synthetic images, CIFAR-10 and flowers are imported only where they are asked for.
+
+    Args:
+        config: which data set, and where.
+        gang_folder: a folder that this pod's ranks, and no others, have for the time they run; "": none.
 
     Raises:
         TrainingError: 65, 66, 69 or 144, naming the folder or file.
@@ -28,25 +36,41 @@ def open_dataset(config: TrainConfig) -> Dataset:
         from app.data.torchvision_sets import open_cifar10, open_flowers  # noqa: PLC0415
 
         return {"cifar10": open_cifar10, "flowers": open_flowers}[config.dataset](config.dataset_path)
-    path = config.dataset_path
     if config.dataset == "digits":
-        from app.data import digits  # noqa: PLC0415
-
-        path = path or os.fspath(digits.default_folder())
-        digits.write(Path(path))
-    return open_images(path)
+        return open_images(_written_digits(config.dataset_path))
+    shared = gang_folder if config.nproc_per_node > 1 else ""
+    return open_images(config.dataset_path, Places(config.index_folder, shared))
 
 
-def open_images(path: str) -> Dataset:
+def open_validation(config: TrainConfig) -> tuple[Samples, list[str]]:
+    """The validation images of `config.dataset`, and the names of its classes; train/ need not be there.
+
+    Raises:
+        TrainingError: as `open_dataset`.
+    """
+    if config.dataset in ("imagenet", "digits"):
+        path = config.dataset_path
+        path = _written_digits(path) if config.dataset == "digits" else path
+        return open_val_index(path) if _is_index(path) else open_val_folder(path)
+    data = open_dataset(config)
+    return data.val, data.classes
+
+
+def open_images(path: str, places: Places = Places()) -> Dataset:  # noqa: B008  it is immutable
     """The images in a folder that holds train/ and val/, or in their place the index of the tars that hold them.
 
     Raises:
         TrainingError: 65, 66 or 144, naming the folder or file.
     """
-    from app.data.tarindex import INDEX, PARTS, open_index  # noqa: PLC0415
+    return open_index(path) if _is_index(path) else open_folder(path, places)
 
-    if os.path.isfile(os.path.join(path, INDEX)) and not any(os.path.isdir(os.path.join(path, p)) for p in PARTS):
-        return open_index(path)
-    from app.data.folder import open_folder  # noqa: PLC0415
 
-    return open_folder(path)
+def _is_index(path: str) -> bool:
+    has_folders = any(os.path.isdir(os.path.join(path, part)) for part in PARTS)
+    return not has_folders and os.path.isfile(os.path.join(path, INDEX))
+
+
+def _written_digits(path: str) -> str:
+    path = path or os.fspath(digits.default_folder())
+    digits.write(Path(path))
+    return path

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from app.resilience.exit_codes import ExitCode, TrainingError
+
+PARTS = ("train", "val")
+"""The two folders of a data set, and the two parts of an index of tars."""
 
 
 class BadImage(Exception):
@@ -57,3 +64,41 @@ class Dataset:
     train: Samples
     val: Samples
     classes: list[str]
+
+    @property
+    def extent(self) -> Extent:
+        """How much was found."""
+        labels = zlib.crc32(self.val.labels.tobytes(), zlib.crc32(self.train.labels.tobytes()))
+        return Extent(len(self.train), len(self.val), labels)
+
+
+class Extent(NamedTuple):
+    """What a file more or less in any class of a data set changes.
+
+    Attributes:
+        train, val: images.
+        labels: CRC-32 of all labels in their order.
+    """
+
+    train: int
+    val: int
+    labels: int
+
+
+def require_same(found: Sequence[Extent]) -> None:
+    """Refuses a gang whose ranks, in their order, did not all find the same images.
+
+    The position of an image in an epoch is all that they agree on: with other listings some would be trained on twice
+    and others never, and nobody would notice.
+
+    Raises:
+        TrainingError: 144, since a volume that settles shows the same to all.
+    """
+    first = found[0]
+    for rank, other in enumerate(found):
+        if other != first:
+            raise TrainingError(
+                ExitCode.VOLUME_IO,
+                f"--dataset_path: rank 0 found {first.train} images to train on and {first.val} to validate, rank "
+                f"{rank} {other.train} and {other.val}, not the same ones: start again when no files come or go there",
+            )

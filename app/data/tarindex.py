@@ -6,10 +6,7 @@ best at. `resnetctl dataset prepare-imagenet --index-only` writes the index.
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import tempfile
 from collections.abc import Sequence
 from itertools import chain
 from typing import IO, Any, NamedTuple
@@ -18,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.data import arrayfile
 from app.data.decode import decode
 from app.data.errors import shown, unreadable, unwritable
 from app.data.pread import OpenFile, Window
-from app.data.samples import Dataset
+from app.data.samples import PARTS, Dataset
 from app.resilience.exit_codes import ExitCode, TrainingError
 
 INDEX = "imagenet.tarindex"
 """Name of the index file in the folder that `--dataset_path` names."""
-PARTS = ("train", "val")
 _FORMAT = "resnet-operator tar index 1"
 _AGAIN = "write it again: resnetctl dataset prepare-imagenet --index-only"
 
@@ -111,7 +108,7 @@ class Part(NamedTuple):
 
 
 def write_index(folder: str, classes: Sequence[str], parts: dict[str, Part]) -> str:
-    """Writes the index, whole or not at all, and returns its path.
+    """Writes the index, whole or not at all, and returns its path. Only one process may do so at a time.
 
     Args:
         folder: there, as `INDEX`.
@@ -131,20 +128,10 @@ def write_index(folder: str, classes: Sequence[str], parts: dict[str, Part]) -> 
         arrays[f"{name}_sizes"] = np.array([member.size for member in members], np.int64)
         arrays[f"{name}_name_sizes"] = np.array([len(member.name) for member in members], np.int64)
         arrays[f"{name}_names"] = np.frombuffer("".join(m.name for m in members).encode("ascii"), np.uint8)
-    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     path = os.path.join(folder, INDEX)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{INDEX}-", delete=False) as file:
-            temporary = file.name
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # a temporary file is its owner's alone, but other users train
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        arrayfile.save(path, facts, arrays, compressed=True, left_seconds=0)
     except OSError as error:
-        if temporary:
-            os.unlink(temporary)
         raise unwritable(path, error, "name a folder that can be with --out") from None
     return path
 
@@ -158,18 +145,31 @@ def open_index(folder: str) -> Dataset:
     """
     path = os.path.join(folder, INDEX)
     facts, arrays = _read(path)
-    opened = {}
-    for part in PARTS:
-        tar = _open_tar(path, facts[part])
-        counts, offsets, sizes, name_sizes = (
-            arrays[f"{part}_{what}"] for what in ("counts", "offsets", "sizes", "name_sizes")
-        )
-        labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        opened[part] = TarSamples(
-            tar, labels=labels, offsets=offsets, sizes=sizes, names=arrays[f"{part}_names"].tobytes(),
-            name_sizes=name_sizes,
-        )  # fmt: skip
-    return Dataset(opened["train"], opened["val"], facts["classes"])
+    train, val = (_opened(path, facts, arrays, part) for part in PARTS)
+    return Dataset(train, val, facts["classes"])
+
+
+def open_val_index(folder: str) -> tuple[TarSamples, list[str]]:
+    """The validation images of the index in `folder`, and the classes; the tar of train is not needed.
+
+    Raises:
+        TrainingError: as `open_index`.
+    """
+    path = os.path.join(folder, INDEX)
+    facts, arrays = _read(path)
+    return _opened(path, facts, arrays, "val"), facts["classes"]
+
+
+def _opened(path: str, facts: dict[str, Any], arrays: dict[str, NDArray[Any]], part: str) -> TarSamples:
+    tar = _open_tar(path, facts[part])
+    counts, offsets, sizes, name_sizes = (
+        arrays[f"{part}_{what}"] for what in ("counts", "offsets", "sizes", "name_sizes")
+    )
+    labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+    return TarSamples(
+        tar, labels=labels, offsets=offsets, sizes=sizes, names=arrays[f"{part}_names"].tobytes(),
+        name_sizes=name_sizes,
+    )  # fmt: skip
 
 
 def is_current(folder: str, tars: dict[str, OpenFile]) -> bool:
@@ -187,21 +187,19 @@ def is_current(folder: str, tars: dict[str, OpenFile]) -> bool:
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        facts, arrays = arrayfile.load(path)
     except OSError as error:
         raise unreadable(path, error) from None
+    except ValueError:
+        raise _damaged(path) from None
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        facts = json.loads(arrays.pop("facts").tobytes())
         if facts["format"] != _FORMAT:
             raise ValueError(facts["format"])
         for part in PARTS:
             if not {"tar", "size", "modified"} <= facts[part].keys():
                 raise ValueError(part)
             _check_shapes(len(facts["classes"]), {what: arrays[f"{part}_{what}"] for what in _ARRAYS})
-    except Exception:  # noqa: BLE001  a byte changed in a zip file makes Python's reader raise nearly every type
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise _damaged(path) from None
     return facts, arrays
 

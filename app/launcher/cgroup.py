@@ -1,13 +1,12 @@
-"""What the container's cgroup says: how often the kernel killed for memory, and how many CPUs there are.
+"""What the container's cgroup says: its limits of CPU time and memory, and how often the kernel killed for memory.
 
-Sources: Linux Documentation/admin-guide/cgroup-v2.rst (memory.events, cpu.max) and cgroup-v1/memory.rst
-(memory.oom_control), scheduler/sched-bwc.rst (cpu.cfs_quota_us).
+Sources: Linux Documentation/admin-guide/cgroup-v2.rst (memory.events, memory.max, cpu.max) and cgroup-v1/memory.rst
+(memory.oom_control, memory.limit_in_bytes), scheduler/sched-bwc.rst (cpu.cfs_quota_us).
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +43,8 @@ def oom_kills(root: Path = ROOT) -> int:
     return 0
 
 
-def _quota(root: Path) -> float:
+def cpu_quota(root: Path = ROOT) -> float:
+    """CPUs' worth of time that this process's cgroup may use, infinite without a limit."""
     for folder, name in _files(root, "cpu", "cpu.cfs_quota_us", "cpu.max"):
         try:
             words = (folder / name).read_text().split()
@@ -58,7 +58,13 @@ def _quota(root: Path) -> float:
     return math.inf
 
 
-def usable_cpus(root: Path = ROOT) -> int:
-    """CPUs this process may use: its affinity, and no more than its cgroup's quota; at least 1."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, math.floor(min(allowed, _quota(root))))
+def memory_limit(root: Path = ROOT) -> float:
+    """Bytes that this process's cgroup may hold, infinite without a limit."""
+    for folder, name in _files(root, "memory", "memory.limit_in_bytes", "memory.max"):
+        try:
+            text = (folder / name).read_text().strip()
+            # Version 1 has no word for "no limit": it shows the largest multiple of a page that fits.
+            return math.inf if text == "max" or int(text) >= 1 << 62 else float(text)
+        except (OSError, ValueError):
+            continue
+    return math.inf

@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from app.command_line import parse
-from app.config import ConfigError, plan
+from app.config import ConfigError, flag_of, plan
+from app.launcher.devices import counted
 from app.launcher.launcher import Launcher, Times
 from app.launcher.signals import Signals
 from app.launcher.verdict import Verdict, of_code
 from app.modules import python_command
-from app.resilience.exit_codes import ExitCode
+from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.parent import die_with_parent
 from app.telemetry.identity import Identity, from_environment
 from app.telemetry.progress import document, termination
@@ -42,6 +43,9 @@ def run(argv: Sequence[str], signals: Signals, rank_command: Sequence[str] | Non
             signals.follow(_whole(ENV_PARENT, parent))
             die_with_parent(signal.SIGTERM, int(parent))
         config = parse(argv, environ)
+        if not config.nproc_per_node:
+            config = counted(config, environ, signals, times.poll)
+            argv = [*argv, flag_of("nproc_per_node"), str(config.nproc_per_node)]  # the ranks read the last one
         if config.print_plan:
             print(json.dumps(plan(config), indent=2))
             return ExitCode.DONE
@@ -54,6 +58,8 @@ def run(argv: Sequence[str], signals: Signals, rank_command: Sequence[str] | Non
     except ConfigError as error:
         result = of_code(ExitCode.BAD_OPTION, str(error))
         line = f"run_resnet: {error}"
+    except TrainingError as error:
+        result = of_code(error.code, error.message, reason=error.reason)
     except Exception as error:  # noqa: BLE001 - whatever it was, it gets a code and a line besides its traceback
         traceback.print_exc()
         result = of_code(ExitCode.INTERNAL, f"{type(error).__name__}: {error}", type(error).__name__)

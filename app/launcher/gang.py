@@ -1,7 +1,7 @@
 """The heartbeat between the launchers of one gang, over TCP: node 0 listens, the others dial.
 
-Every line is one JSON object of at most LINE bytes: {"gang", "node", "boot", "complete", "code", "failure"}. A line
-of another gang ends the connection, so that a stranger on the same port disturbs nobody.
+Every line is one JSON object of at most LINE bytes: {"gang", "node", "boot", "devices", "complete", "code", "failure",
+"uneven"}. A line of another gang ends the connection, so that a stranger on the same port disturbs nobody.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SILENCE_SECONDS = 45.0
 """A peer that says nothing for so long is lost. A network cut of 20 s, which TCP itself survives, must not count."""
 
 LINE = 2048
+_LONGEST = 300
 _GOODBYE_SECONDS = 5.0
 
 
@@ -31,6 +32,7 @@ class Gang:
         key: what the launchers of one gang, and only they, have in common.
         node: this node's rank.
         nodes: how many there are.
+        devices: how many ranks this launcher starts; all must start as many.
         address: where node 0 is; a name that may not resolve yet.
         port: on node 0.
         listener: the listening socket, on node 0 only.
@@ -43,6 +45,7 @@ class Gang:
         *,
         node: int,
         nodes: int,
+        devices: int,
         address: str,
         port: int,
         listener: socket.socket | None = None,
@@ -51,11 +54,12 @@ class Gang:
         self._key = key
         self._node = node
         self._nodes = nodes
+        self._devices = devices
         self._address = address
         self._port = port
         self._listener = listener
         self._interval = silence / 15
-        self._roster = Roster(range(1, nodes) if node == 0 else [0], silence)
+        self._roster = Roster(node, devices, range(1, nodes) if node == 0 else [0], silence)
         self._boot = secrets.token_hex(8)
         self._code: int | None = None
         self._obstacle = ""
@@ -145,9 +149,11 @@ class Gang:
             "gang": self._key,
             "node": self._node,
             "boot": self._boot,
+            "devices": self._devices,
             "complete": self._roster.sealed,
             "code": self._code,
             "failure": self._roster.failure(),
+            "uneven": self._roster.uneven,
         }
         return json.dumps(word).encode() + b"\n"
 
@@ -166,7 +172,8 @@ class Gang:
 
     def _seal(self) -> None:
         with self._lock:
-            if self._node == 0 and self._resolved and not self._roster.missing(time.monotonic()):
+            there = self._resolved and not self._roster.missing(time.monotonic())
+            if self._node == 0 and there and not self._roster.uneven:
                 self._roster.sealed = True
 
     async def _resolve(self) -> None:
@@ -238,11 +245,14 @@ class Gang:
         if word["gang"] != self._key:
             self._obstacle = f"there is another gang ({word['gang'][:200]!r})"
             return False
-        node, boot, code = word.get("node"), word.get("boot"), word.get("code")
-        if not (type(node) is int and 0 <= node < self._nodes and node != self._node and isinstance(boot, str)):
+        node, boot, code, devices = word.get("node"), word.get("boot"), word.get("code"), word.get("devices")
+        if not (type(node) is int and 0 <= node < self._nodes and node != self._node):
+            return False
+        if not (isinstance(boot, str) and type(devices) is int):
             return False
         with self._lock:
-            if self._roster.heard(node, boot, time.monotonic(), code if type(code) is int else None) and node == 0:
+            ours = self._roster.heard(node, boot, time.monotonic(), devices, code if type(code) is int else None)
+            if ours and node == 0:
                 self._obstacle = ""
                 self._hear_node_0(word)
         return True
@@ -250,6 +260,8 @@ class Gang:
     def _hear_node_0(self, word: dict[str, Any]) -> None:
         if word.get("complete") is True:
             self._roster.sealed = True
+        if isinstance(uneven := word.get("uneven"), str):
+            self._roster.uneven = self._roster.uneven or uneven[:_LONGEST]
         failure = word.get("failure")
         if isinstance(failure, list) and len(failure) == 2 and all(type(part) is int for part in failure):
             node, code = failure

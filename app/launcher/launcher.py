@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from app.config import TrainConfig
-from app.launcher import digits, ports
+from app.launcher import cpus, digits, ports
 from app.launcher.cgroup import oom_kills
 from app.launcher.gang import SILENCE_SECONDS, Gang
 from app.launcher.ranks import Rank, environment
@@ -114,7 +114,7 @@ class Launcher:
         try:
             result = self._run()
         except TrainingError as error:
-            result = of_code(error.code, error.message)
+            result = of_code(error.code, error.message, reason=error.reason)
         if self._gang is not None:
             self._gang.end(result.code)
             self._gang = None
@@ -145,9 +145,7 @@ class Launcher:
             self._wait_for_gang(self._gang)
         self._signals.check()
         killed_before = oom_kills()
-        for local_rank in range(self._config.nproc_per_node):
-            environ = environment(self._config, self._environ, local_rank, self._folder)
-            self._ranks.append(Rank(self._rank_command, environ))
+        self._start_ranks(self._folder)
         self._supervise()
         return verdict(
             [rank.end() for rank in self._ranks],
@@ -171,9 +169,10 @@ class Launcher:
         if config.nnodes > 1:
             who = self._identity
             self._gang = Gang(
-                f"{who.namespace}/{who.experiment}/{who.uid}/{who.attempt}/{config.nnodes}x{config.nproc_per_node}",
+                f"{who.namespace}/{who.experiment}/{who.uid}/{who.attempt}/{config.nnodes}",
                 node=config.node_rank,
                 nodes=config.nnodes,
+                devices=config.nproc_per_node,
                 address=config.master_addr,
                 port=config.gang_port,
                 listener=ports.listen(config.gang_port, "--gang_port") if config.node_rank == 0 else None,
@@ -189,7 +188,8 @@ class Launcher:
         """Returns when all nodes have met, so that the ranks of all nodes start together.
 
         Raises:
-            TrainingError: LOST_PEER (140) where that takes longer than `--rendezvous_timeout`, or one failed.
+            TrainingError: LOST_PEER (140) where that takes longer than `--rendezvous_timeout`, or one failed;
+                BAD_OPTION (64) where a node has another number of devices.
         """
         deadline = time.monotonic() + self._config.rendezvous_timeout
         while not gang.complete:
@@ -197,10 +197,20 @@ class Launcher:
             self._signals.check()
             trouble = gang.trouble(time.monotonic())
             if trouble is not None:
-                raise TrainingError(ExitCode.LOST_PEER, trouble.message)
+                uneven = trouble.kind is TroubleKind.UNEVEN
+                raise TrainingError(ExitCode.BAD_OPTION if uneven else ExitCode.LOST_PEER, trouble.message)
             if time.monotonic() > deadline:
                 waited = f"after {self._config.rendezvous_timeout:g} s (--rendezvous_timeout)"
                 raise TrainingError(ExitCode.LOST_PEER, f"the gang is not complete {waited}: {gang.absence()}")
+
+    def _start_ranks(self, folder: Path) -> None:
+        number = self._config.nproc_per_node
+        usable = cpus.usable()
+        sets = cpus.bind(usable, number) if self._config.cpu_binding == "auto" else None
+        threads = cpus.threads(usable, number, sets)
+        for local_rank in range(number):
+            environ = environment(self._config, self._environ, local_rank, folder, threads)
+            self._ranks.append(Rank(self._rank_command, environ, sets[local_rank] if sets else None))
 
     # While the ranks run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from app.resilience.exit_codes import ExitCode, TrainingError
+from app.resilience.exit_codes import PORT_IN_USE, ExitCode, TrainingError
 
 
 def listen(port: int, flag: str) -> socket.socket:
@@ -25,7 +25,7 @@ def listen(port: int, flag: str) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"{flag}: port {port} is in use on this machine, give a free one"
-            raise TrainingError(ExitCode.DEVICE, message) from None
+            raise TrainingError(ExitCode.DEVICE, message, PORT_IN_USE) from None
         message = f"{flag}: port {port} can't be opened: {error.strerror}"
         raise TrainingError(ExitCode.BAD_OPTION, message) from None
 

@@ -6,26 +6,30 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from app.config import TrainConfig
-from app.launcher.cgroup import usable_cpus
+from app.launcher.cpus import CpuSet, shown
 from app.launcher.verdict import RankEnd
 from app.launcher.watchdog import Pulse
 from app.modules import python_environment
 from app.resilience import heartbeat, outcome
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.heartbeat import Beat, Phase
+from app.resilience.parent import ENV_LAUNCHER
 
 
-def environment(config: TrainConfig, environ: Mapping[str, str], local_rank: int, folder: Path) -> dict[str, str]:
-    """What one rank finds in its environment."""
+def environment(
+    config: TrainConfig, environ: Mapping[str, str], local_rank: int, folder: Path, threads: int
+) -> dict[str, str]:
+    """What one rank finds in its environment; `threads` are for its computing, unless the user has said how many."""
     rank = config.node_rank * config.nproc_per_node + local_rank
     result = python_environment(environ)
     result.pop("RESNET_PARENT_PID", None)  # the launcher's parent is not the rank's
-    result.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // config.nproc_per_node)))
+    result.setdefault("OMP_NUM_THREADS", str(threads))
     return result | {
         "RANK": str(rank),
         "LOCAL_RANK": str(local_rank),
@@ -34,7 +38,7 @@ def environment(config: TrainConfig, environ: Mapping[str, str], local_rank: int
         # One node needs no name that a cluster's DNS would have to know.
         "MASTER_ADDR": config.master_addr if config.nnodes > 1 else "127.0.0.1",
         "MASTER_PORT": str(config.master_port),
-        "RESNET_LAUNCHER_PID": str(os.getpid()),
+        ENV_LAUNCHER: str(os.getpid()),
         heartbeat.ENV_HEARTBEAT: str(folder / f"heartbeat-{rank}"),
         outcome.ENV_OUTCOME: str(folder / f"outcome-{rank}.json"),
     }
@@ -44,18 +48,24 @@ class Rank:
     """One rank: a process in a session of its own, so that a terminal's Ctrl-C reaches the launcher alone.
 
     Started from the launcher's main thread: the rank asks the kernel to die with the thread that started it.
+
+    Args:
+        command: what it is.
+        environ: its whole environment, from `environment`.
+        cpus: where it may run, with all that it starts; None: where the launcher may.
     """
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], cpus: CpuSet | None) -> None:
         self.number = int(environ["RANK"])
         self._heartbeat = Path(environ[heartbeat.ENV_HEARTBEAT])
         self._outcome = Path(environ[outcome.ENV_OUTCOME])
         self._started_at = time.monotonic()
         self._killed = False
         try:
-            self._process = subprocess.Popen(
-                list(command), env=dict(environ), start_new_session=True, stdin=subprocess.DEVNULL
-            )
+            with _running_on(cpus, f"rank {self.number}"):
+                self._process = subprocess.Popen(
+                    list(command), env=dict(environ), start_new_session=True, stdin=subprocess.DEVNULL
+                )
         except OSError as error:
             message = f"rank {self.number} could not be started: {error.strerror}"
             raise TrainingError(ExitCode.UNCLASSIFIED, message) from None
@@ -110,6 +120,25 @@ class Rank:
         if beat is None:
             return Pulse(self.number, Phase.START, 0, max(self._started_at, awake_since), self._started_at, state)
         return Pulse(self.number, beat.phase, beat.step, max(beat.moved_at, awake_since), beat.beat_at, state)
+
+
+@contextlib.contextmanager
+def _running_on(cpus: CpuSet | None, who: str) -> Iterator[None]:
+    """Binds this thread for a moment: a child inherits it, with no moment in which its own threads are unbound."""
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:  # a CPU went offline, or the container forbids it: slower, but no reason not to train
+        why = f"{who} can't be bound to CPUs {shown(cpus)} ({error.strerror}), and is not"
+        print(f"run_resnet: warning: --cpu_binding: {why}", file=sys.stderr)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 def process_state(pid: int) -> str:

@@ -12,6 +12,7 @@ from app.resilience.exit_codes import ExitCode
 class TroubleKind(Enum):
     """What a launcher does about a peer."""
 
+    UNEVEN = "uneven"  # it has another number of devices: this gang can't be, with any of its launchers
     GONE = "gone"  # silent, or replaced by another process: its ranks can't be waited for
     FAILED = "failed"  # it said that it ended with an error: this node's ranks get a moment to say why
     STOPPED = "stopped"  # it said that it stopped in good order: this node's ranks are about to do the same
@@ -35,21 +36,34 @@ class Roster:
     """The peers that this launcher listens to: every other node on node 0, node 0 on the others.
 
     Args:
+        node: this launcher's own node rank.
+        devices: how many ranks it starts.
         expected: node ranks of these peers.
         silence: seconds without a word after which a peer is lost.
     """
 
-    def __init__(self, expected: Iterable[int], silence: float) -> None:
+    def __init__(self, node: int, devices: int, expected: Iterable[int], silence: float) -> None:
+        self._node = node
+        self._devices = devices
         self._expected = sorted(expected)
         self._silence = silence
         self._peers: dict[int, _Peer] = {}
         self._ended: dict[int, int] = {}
         self._replaced: int | None = None
+        self.uneven = ""
+        """The line about a node whose number of devices is not that of node 0, once there is one."""
         self.sealed = False
         """The gang was complete once: from now on every peer must stay, and stay the same process."""
 
-    def heard(self, node: int, boot: str, now: float, code: int | None = None) -> bool:
-        """Notes a word from `node`, whose launcher calls itself `boot`; `code` is what it ended with, if it has.
+    def heard(self, node: int, boot: str, now: float, devices: int, code: int | None = None) -> bool:
+        """Notes a word from `node`, whose launcher calls itself `boot`.
+
+        Args:
+            node: its node rank.
+            boot: another word means another process.
+            now: time.monotonic().
+            devices: how many ranks it starts.
+            code: what it ended with, if it has.
 
         Returns whether it comes from a launcher that belongs to this gang now.
         """
@@ -62,6 +76,12 @@ class Roster:
                 return False  # the last word of an earlier attempt's launcher: its successor is still to come
             self._ended.pop(node, None)
         self._peers[node] = _Peer(boot, now)
+        if devices != self._devices and not self.uneven:
+            (first, ours), (second, theirs) = sorted([(self._node, self._devices), (node, devices)])
+            self.uneven = (
+                f"--nproc_per_node: is {ours} on node {first} and {theirs} on node {second}: "
+                "all nodes need the same number of devices"
+            )
         if code is not None:
             self._ended[node] = code
         return True
@@ -91,6 +111,8 @@ class Roster:
             now: time.monotonic().
             awake_since: when this launcher itself last came back from being stopped; silence counts from there.
         """
+        if self.uneven:
+            return Trouble(TroubleKind.UNEVEN, self.uneven)
         failure = self.failure()
         if failure:
             return Trouble(TroubleKind.FAILED, f"lost a peer: node {failure[0]} ended with code {failure[1]}")

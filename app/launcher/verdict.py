@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from app.resilience.exit_codes import ExitCode, permanent, reason
+from app.resilience.exit_codes import OOM_KILLED, ExitCode, permanent
+from app.resilience.exit_codes import reason as reason_of
 from app.resilience.outcome import Outcome
-
-OOM_KILLED = "OOMKilled"
-"""The reason that Kubernetes gives for the same end."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Verdict:
 
     Attributes:
         code: its exit code.
-        reason: one word (exit_codes.reason, or "OOMKilled").
+        reason: one word: exit_codes.reason, or one that says more.
         message: one line for a person.
         exception: type name of the rank's error, "" where there was none.
         exported: path of the ONNX file, where one was written.
@@ -86,9 +84,9 @@ _BY_CODE: dict[int, Strength] = {
 }
 
 
-def of_code(code: int, message: str, exception: str = "") -> Verdict:
-    """The verdict that a code and its message make."""
-    return Verdict(code, reason(code), message, exception)
+def of_code(code: int, message: str, exception: str = "", reason: str = "") -> Verdict:
+    """The verdict that a code and its message make; `reason` where it is not the code's own."""
+    return Verdict(code, reason or reason_of(code), message, exception)
 
 
 def verdict(
@@ -114,7 +112,7 @@ def verdict(
     exported = written[0].exported if written else None
     export_error = written[0].export_error if written else None
     if ends and all(end.code == 0 for end in ends):
-        return Verdict(0, reason(0), exported=exported, export_error=export_error)
+        return Verdict(0, reason_of(0), exported=exported, export_error=export_error)
     own = [end for end in ends if end.code and not end.killed]
     stopped = stop_asked and all(end.code in (ExitCode.STOPPED, ExitCode.LOST_PEER) for end in own)
     found: list[tuple[Strength, bool, int, Verdict]] = []
@@ -153,7 +151,7 @@ def _verdict_of(end: RankEnd, strength: Strength, oom_kills: int) -> Verdict:
     if end.said is not None and end.said.message:
         # A permanent end is every rank's alike, and its line begins with the flag or file it is about.
         prefix = "" if strength is Strength.PERMANENT else f"rank {end.rank}: "
-        return of_code(end.code, prefix + " ".join(end.said.message.split()), end.said.exception)
+        return of_code(end.code, prefix + " ".join(end.said.message.split()), end.said.exception, end.said.reason)
     if end.returncode < 0:
         name = _signal_name(-end.returncode)
         how = "was stopped by SIGTERM before it could checkpoint" if name == "SIGTERM" else f"was killed by {name}"

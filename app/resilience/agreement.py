@@ -1,7 +1,8 @@
-"""What all ranks must decide alike: to stop on SIGTERM, and that the training has diverged.
+"""How the ranks come to know alike what only one of them has seen.
 
-About once a second, at a step that every rank computes alike, the ranks start a MAX all-reduce of three numbers on the
-CPU and read it one step later. No rank waits for a device, and between two exchanges a step costs two comparisons.
+About once a second, at a step that every rank computes alike, the ranks start a MAX all-reduce of a few numbers on the
+CPU (8 and two for each rank: 1 KiB for 64 ranks) and read it one step later. No rank waits for a device, and between
+two exchanges a step costs two comparisons.
 """
 
 from __future__ import annotations
@@ -9,40 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from app.resilience.exit_codes import ExitCode, TrainingError
-
-NONFINITE_LIMIT = 10
-"""So many steps in a row with a non-finite loss mean that the training has diverged."""
+from app.resilience.report import Report, Verdict, pack, unpack
 
 MAX_INTERVAL = 64
 """Upper bound of the steps between two exchanges: what a stop waits for where steps suddenly become slow. At 1 ms a
 step it makes an exchange every 64 ms, which costs well under 1 %."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the ranks agreed on; the same on all of them.
-
-    Attributes:
-        stop: some rank was asked to stop.
-        nonfinite_in_row: the longest row of non-finite steps of any rank.
-        step_seconds: the slowest rank's mean seconds per step since the exchange before; 0 where not known.
-    """
-
-    stop: bool
-    nonfinite_in_row: int
-    step_seconds: float
-
-
-def diverged(nonfinite_in_row: int, limit: int = NONFINITE_LIMIT) -> bool:
-    """Whether so many non-finite steps in a row end the training (exit 76)."""
-    return nonfinite_in_row >= limit
 
 
 def next_interval(interval: int, step_seconds: float, period: float) -> int:
@@ -61,6 +39,7 @@ class Agreement:
     """The exchange between ranks. Every rank must make the same calls at the same steps.
 
     Args:
+        rank: this rank's number.
         world_size: number of ranks; 1 needs no process group.
         group: a group with a gloo backend for CPU tensors; None is the default group.
         period: wanted seconds between two exchanges.
@@ -70,12 +49,14 @@ class Agreement:
     def __init__(
         self,
         *,
+        rank: int = 0,
         world_size: int,
         group: dist.ProcessGroup | None = None,
         period: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._alone = world_size == 1
+        self._rank = rank
+        self._world_size = world_size
         self._group = group
         self._period = period
         self._clock = clock
@@ -84,13 +65,12 @@ class Agreement:
         self._pending: tuple[Any, torch.Tensor] | None = None
         self._since: tuple[int, float] | None = None  # step and time from which the mean step time is measured
 
-    def at(self, step: int, *, stop: bool, nonfinite_in_row: int = 0) -> Verdict | None:
+    def at(self, step: int, report: Callable[[], Report]) -> Verdict | None:
         """Called by every rank at every boundary of optimizer steps.
 
         Args:
             step: optimizer steps done; the same on all ranks, one more at each call.
-            stop: this rank was asked to stop.
-            nonfinite_in_row: this rank's steps with a non-finite loss without a finite one since.
+            report: what this rank has to say; asked only where an exchange begins.
 
         Returns:
             The verdict at the step where it becomes known, on all ranks at the same one; else None.
@@ -104,41 +84,36 @@ class Agreement:
             self._interval = next_interval(self._interval, verdict.step_seconds, self._period)
             self._due = step - 1 + self._interval
         if self._due is None or step >= self._due:
-            self._start(step, stop, nonfinite_in_row)
+            self._start(step, report())
         return verdict
 
-    def now(self, *, stop: bool, nonfinite_in_row: int = 0) -> Verdict:
+    def now(self, report: Report) -> Verdict:
         """An exchange that is waited for: before and after a phase without steps (validation), and at the end.
 
-        It includes what an exchange under way has agreed on already. The time until the next call of `at` is not
-        counted as a step's.
+        An exchange under way is dropped: a report says where its rank is by now, which includes what it said before.
+        The time until the next call of `at` is not counted as a step's.
 
         Raises:
             TrainingError: LOST_PEER, a rank is gone.
         """
-        before = self._read() if self._pending else None
+        if self._pending:
+            self._read()
         self._since = None
-        self._start(0, stop, nonfinite_in_row)
+        self._start(0, report)
         self._since = None
         self._due = None
-        verdict = self._read()
-        if before is None:
-            return verdict
-        return Verdict(
-            stop=verdict.stop or before.stop,
-            nonfinite_in_row=max(verdict.nonfinite_in_row, before.nonfinite_in_row),
-            step_seconds=before.step_seconds,
-        )
+        return self._read()
 
-    def _start(self, step: int, stop: bool, nonfinite_in_row: int) -> None:
+    def _start(self, step: int, report: Report) -> None:
         now = self._clock()
         seconds = 0.0
         if self._since and step > self._since[0]:
             seconds = (now - self._since[1]) / (step - self._since[0])
         self._since = (step, now)
-        values = torch.tensor([float(stop), float(nonfinite_in_row), seconds], dtype=torch.float64)
+        numbers = pack(report, seconds, rank=self._rank, world_size=self._world_size)
+        values = torch.tensor(numbers, dtype=torch.float64)
         work = None
-        if not self._alone:
+        if self._world_size > 1:
             with _lost_peer():
                 work = dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group, async_op=True)
         self._pending = (work, values)
@@ -149,8 +124,7 @@ class Agreement:
         if work is not None:
             with _lost_peer():
                 work.wait()
-        stop, nonfinite, seconds = values.tolist()
-        return Verdict(stop=stop > 0, nonfinite_in_row=int(nonfinite), step_seconds=seconds)
+        return unpack(values.tolist(), world_size=self._world_size)
 
 
 @contextmanager

@@ -155,6 +155,17 @@ def verify(path: Path, *, deep: bool = False) -> None:
         _compare(path, name, facts, found)
 
 
+def fingerprint(path: Path) -> str:
+    """The sha256 of a checkpoint's tensors, as its manifest has it; that of a file, where `path` is one.
+
+    Raises:
+        BadCheckpoint: it is a directory and no checkpoint.
+        OSError: it can't be read.
+    """
+    facts = _manifest(path)["files"][TENSORS] if path.is_dir() else _facts(path)
+    return str(facts["sha256"])
+
+
 def step_of(path: Path) -> int:
     """The step in a checkpoint's name.
 

@@ -13,7 +13,8 @@ _PEER_WORDS = (
 )  # fmt: skip
 """Parts of a RuntimeError's text with which collectives of torch's backends say that a peer is gone."""
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+_OUT_OF_MEMORY = ("out of memory", "out_of_memory", "can't allocate memory", "cannot allocate memory")
+"""Parts of a RuntimeError's text with which torch and its backends say that a device (or the CPU as one) is full."""
 
 
 def classify(error: BaseException, *, stepped: bool, device_failed: Callable[[BaseException], bool]) -> TrainingError:
@@ -29,16 +30,21 @@ def classify(error: BaseException, *, stepped: bool, device_failed: Callable[[Ba
     text = (str(error).strip() or repr(error)).splitlines()[0]
     if isinstance(error, OSError) and error.errno in SICK_VOLUME | FULL_VOLUME | {errno.EROFS}:
         return TrainingError(ExitCode.VOLUME_IO, text)
+    if _is_among(error, _OUT_OF_MEMORY):
+        less = f"give a smaller --batch_size or --image_size ({text})"
+        if stepped:
+            message = f"out of memory, though earlier steps fitted: has the device another user? If not, {less}"
+            return TrainingError(ExitCode.UNCLASSIFIED, message)
+        return TrainingError(ExitCode.BAD_OPTION, f"--batch_size does not fit into the device's memory: {less}")
     if device_failed(error):
         return TrainingError(ExitCode.DEVICE, text)
-    if isinstance(error, MemoryError) or _is_among(error, _OUT_OF_MEMORY):
-        code = ExitCode.UNCLASSIFIED if stepped else ExitCode.INTERNAL
-        return TrainingError(code, f"out of memory: give a smaller --batch_size or --image_size ({text})")
     if type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError") or _is_among(
         error, _PEER_WORDS
     ):
         return TrainingError(ExitCode.LOST_PEER, text)
     code = ExitCode.UNCLASSIFIED if stepped else ExitCode.INTERNAL
+    if isinstance(error, MemoryError):
+        return TrainingError(code, f"out of host memory: raise the pod's limit or lower --num_workers ({text})")
     return TrainingError(code, f"{type(error).__name__}: {text}")
 
 

@@ -47,6 +47,11 @@ REASONS: dict[int, str] = {
 }
 """Exit code -> the one-word reason shown in status, events and metrics."""
 
+OOM_KILLED = "OOMKilled"
+"""The reason where the kernel killed for memory, as Kubernetes says it. The code is KILLED."""
+
+PORT_IN_USE = "PortInUse"
+"""The reason where a port is taken on this node. The code is DEVICE: as a lost device, it is the node's fault."""
 
 SICK_VOLUME = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})
 """What a sick disk, NFS server or FUSE mount answers: the same call may succeed later, on this node or another."""
@@ -61,12 +66,14 @@ class TrainingError(Exception):
     Args:
         code: what the process exits with.
         message: one line: what was wrong, where, and what would be right.
+        reason: one word where it says more than the code's own.
     """
 
-    def __init__(self, code: ExitCode, message: str) -> None:
+    def __init__(self, code: ExitCode, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.reason = reason
 
 
 def permanent(code: int) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the network, the optimizer and the data of a run. Pure: values in, a line out."""
+"""Whether a checkpoint fits the network, the optimizer and the data of a run. Pure: values in, lines out."""
 
 from __future__ import annotations
 
@@ -17,6 +17,55 @@ def options(config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in SHAPING}
 
 
+def surroundings(config: TrainConfig, images: int, numerics: str) -> dict[str, Any]:
+    """What a checkpoint's state keeps of a run's surroundings, for `changes`.
+
+    Args:
+        config: of the run: its gang and learning rate.
+        images: number of training images.
+        numerics: what its last bits depend on, in words.
+    """
+    return {
+        "world_size": config.world_size, "global_batch": config.global_batch, "learning_rate": config.learning_rate,
+        "train_images": images, "numerics": numerics,
+    }  # fmt: skip
+
+
+def changes(path: object, state: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a person should know where a run goes on with another gang, with other images, or on another machine.
+
+    Args:
+        path: the checkpoint.
+        state: as it was loaded, or given by `surroundings`.
+        now: `surroundings` of this run.
+
+    Returns:
+        A line for each change.
+    """
+    lines = []
+    was, batch = state["global_batch"], now["global_batch"]
+    if was != batch:
+        before, rate = state["learning_rate"], now["learning_rate"]
+        told = f"is {rate:g} as given, no longer {before:g}"
+        if rate == before:
+            told = f"stays {rate:g} (in proportion to the batch it would be --lr {before * batch / was:g})"
+        lines.append(
+            f"{path} was made by {state['world_size']} ranks, now there are {now['world_size']}: the global batch is "
+            f"{batch} and no longer {was}; the learning rate {told}"
+        )
+    if state["train_images"] != now["train_images"]:
+        lines.append(
+            f"{path} was trained on {state['train_images']} images, now there are {now['train_images']}: in the rest "
+            "of this epoch some may come twice and others not at all"
+        )
+    if state["numerics"] != now["numerics"]:
+        lines.append(
+            f"{path} was made with {state['numerics']}, now it is {now['numerics']}: the run goes on, but not bit for "
+            "bit as it would have there"
+        )
+    return lines
+
+
 def require_fit(path: object, state: Mapping[str, Any], config: TrainConfig, classes: Sequence[str]) -> None:
     """Compares a checkpoint's state with the run that is to go on from it.
 
@@ -29,8 +78,8 @@ def require_fit(path: object, state: Mapping[str, Any], config: TrainConfig, cla
     Raises:
         TrainingError: 64 it is of another network or optimizer, 65 of other classes.
     """
-    for name, was in state.get("options", {"model": state["model"]}).items():
-        now = getattr(config, name, was)
+    for name, was in state["options"].items():
+        now = getattr(config, name)
         if now != was:
             raise TrainingError(
                 ExitCode.BAD_OPTION,

@@ -45,7 +45,8 @@ def phase_name(phase: int) -> str:
 class Beat:
     """All that a rank reports. NaN (floats) and -1 (integers) mean "none yet".
 
-    Counters (step, images, nonfinite_steps, bad_images, checkpoint_failures) continue over a resume.
+    Counters of the run (step, images, nonfinite_steps, bad_images, checkpoint_failures, data_wait_seconds) continue
+    over a resume; those of a rank's own process (first_steps, busy_seconds, the step times) begin with it.
     """
 
     phase: int = Phase.START
@@ -55,17 +56,20 @@ class Beat:
     steps: int = 0  # optimizer steps of the whole run
     first_steps: int = 0  # optimizer steps done by THIS process: 0 means before its first step
     images: int = 0  # training images of the whole gang
-    nonfinite_steps: int = 0
-    bad_images: int = 0
+    nonfinite_steps: int = 0  # the most of any rank
+    bad_images: int = 0  # distinct files that the whole gang met
     checkpoint_step: int = -1
     checkpoint_bytes: int = 0
     checkpoint_failures: int = 0
     memory_bytes: int = 0
+    straggler_rank: int = -1  # the slowest of those that are stragglers, of the whole gang
     moved_at: float = 0.0  # time.monotonic() of the last change of phase or step
     beat_at: float = 0.0  # time.monotonic() of the last beat
     updated_at: float = 0.0  # time.time() of the last beat
     busy_seconds: float = 0.0  # computing, waits for data and for peers left out
     data_wait_seconds: float = 0.0
+    slowdown_ratio: float = math.nan  # busy time of this rank over the median of the others'
+    straggler_ratio: float = math.nan  # of straggler_rank
     loss: float = math.nan
     learning_rate: float = math.nan
     gradient_scale: float = math.nan

@@ -24,6 +24,7 @@ RECIPE = frozenset(
         "model",
         "dataset",
         "image_size",
+        "pretrained",
         "epochs",
         "steps_per_epoch",
         "batch_size",
@@ -33,6 +34,7 @@ RECIPE = frozenset(
         "optimizer",
         "mlperf_mode",
         "decay_filter",
+        "ema",
         "seed",
         "autocast",
         "grad_scale",
@@ -42,17 +44,24 @@ RECIPE = frozenset(
 """The options that a checkpoint belongs to: those that decide which weights a step leads to. Not among them: where it
 runs and on how many devices, where data and checkpoints lie, when it stops, what is kept, said and limited."""
 
+_WORLD_SIZE = "world_size"
+"""In the facts: no part of the recipe, but with another one another learning rate may be given."""
 
-def recipe_hash(config: TrainConfig) -> tuple[str, dict[str, Any]]:
-    """The hash of the recipe options, and the options themselves (image_size with 0 resolved).
+
+def recipe_hash(config: TrainConfig, pretrained: str = "") -> tuple[str, dict[str, Any]]:
+    """The hash of the recipe options, and the options themselves (image_size with 0 resolved) with the world size.
+
+    Of the weights to begin with it is the content that counts, `pretrained` being its hash, and not the path.
 
     Options at their default are left out of the hash, so that a later version may add one and still continue runs of
     this one.
     """
     facts = {name: getattr(config, name) for name in OPTIONS if name in RECIPE}
     facts["image_size"] = config.size
+    facts["pretrained"] = pretrained
     given = {name: value for name, value in facts.items() if value != OPTIONS[name][1].default}
-    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest(), facts
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    return digest, {**facts, _WORLD_SIZE: config.world_size}
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Identity:
     Attributes:
         uid: the experiment's UID, "" where there is none (typed by hand, rendered --standalone).
         recipe_hash: see the function of that name.
-        facts: the recipe options, so that a message can say what differs.
+        facts: the recipe options, so that a message can say what differs, and the world size.
     """
 
     uid: str
@@ -70,10 +79,21 @@ class Identity:
     facts: Mapping[str, Any]
 
     @classmethod
-    def of(cls, config: TrainConfig, uid: str) -> Identity:
-        """The identity of a run of this configuration."""
-        digest, facts = recipe_hash(config)
+    def of(cls, config: TrainConfig, uid: str, pretrained: str = "") -> Identity:
+        """The identity of a run of this configuration; `pretrained` is the hash of the weights that it begins with."""
+        digest, facts = recipe_hash(config, pretrained)
         return cls(uid, digest, facts)
+
+
+def recorded_weights(root: Path) -> str:
+    """The hash of the weights that the run in this directory began with; "" where it has none, or is not known.
+
+    Raises:
+        TrainingError: BAD_OPTION, its identity can't be understood.
+        OSError: it can't be read.
+    """
+    recorded = _read(root / IDENTITY)
+    return str(recorded.facts.get("pretrained", "")) if recorded else ""
 
 
 def claim_identity(root: Path, mine: Identity, *, adopt: bool, empty: bool) -> None:
@@ -86,7 +106,8 @@ def claim_identity(root: Path, mine: Identity, *, adopt: bool, empty: bool) -> N
         empty: it holds no checkpoint. Then another recipe may have it: a run that never got that far left nothing.
 
     Raises:
-        TrainingError: BAD_OPTION, another recipe or another experiment owns it; one line that says what differs.
+        TrainingError: BAD_OPTION, another recipe or another experiment owns it; one line that says what differs. A
+            gang of another size may have another learning rate.
         OSError: it can't be read or written.
     """
     path = root / IDENTITY
@@ -94,7 +115,7 @@ def claim_identity(root: Path, mine: Identity, *, adopt: bool, empty: bool) -> N
     if recorded is None:
         _write(path, mine, exclusive=True)
         recorded = _read(path) or mine  # another's, where two experiments came at the same moment
-    if recorded.recipe_hash != mine.recipe_hash and not empty:
+    if recorded.recipe_hash != mine.recipe_hash and not empty and not _rescaled(recorded, mine):
         raise TrainingError(
             ExitCode.BAD_OPTION,
             f"--checkpoint_dir {root}: holds the checkpoints of another recipe ({_difference(recorded, mine)}); "
@@ -111,11 +132,21 @@ def claim_identity(root: Path, mine: Identity, *, adopt: bool, empty: bool) -> N
         _write(path, owner, exclusive=False)
 
 
+def _rescaled(recorded: Identity, mine: Identity) -> bool:
+    """Whether a gang of another size, with another global batch then, brings a learning rate of its own."""
+    sizes = {recorded.facts.get(_WORLD_SIZE), mine.facts.get(_WORLD_SIZE)}
+    return _differing(recorded, mine) == ["learning_rate"] and len(sizes) == 2
+
+
+def _differing(recorded: Identity, mine: Identity) -> list[str]:
+    names = [name for name in {**recorded.facts, **mine.facts} if name != _WORLD_SIZE]
+    return [name for name in names if recorded.facts.get(name) != mine.facts.get(name)]
+
+
 def _difference(recorded: Identity, mine: Identity) -> str:
-    names = [name for name in {**recorded.facts, **mine.facts} if recorded.facts.get(name) != mine.facts.get(name)]
     words = [
         f"{flag_of(name)} {recorded.facts.get(name, 'unknown')} there, {mine.facts.get(name, 'unknown')} here"
-        for name in names
+        for name in _differing(recorded, mine)
     ]
     return "; ".join(words) or f"hash {recorded.recipe_hash[:12]} there, {mine.recipe_hash[:12]} here"
 

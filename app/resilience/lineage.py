@@ -238,13 +238,13 @@ def _is_good(path: Path) -> bool:
 
 
 def _given(path: Path) -> Path:
-    """The checkpoint that `--resume PATH` names."""
+    """The checkpoint of ours that `--resume PATH` names."""
     path = Path(os.path.realpath(path))
     with volume_errors(f"--resume {path}"):
         if not path.is_dir():
             raise TrainingError(
                 ExitCode.BAD_OPTION,
-                f"--resume {path}: is no directory; give a checkpoint (…/step-<number>), auto or none",
+                f"--resume {path}: does not exist; give a checkpoint (…/step-<number>), a .pth file, auto or none",
             )
         try:
             verify(path, deep=True)

@@ -18,6 +18,7 @@ class Outcome:
     Attributes:
         code: the exit code.
         message: one line for a person.
+        reason: one word where it says more than the code's own.
         exported: path of the ONNX file, where this rank wrote one.
         export_error: why there is none.
         exception: type name of the error, where there was one ("RuntimeError"); the controller compares it.
@@ -25,6 +26,7 @@ class Outcome:
 
     code: int
     message: str = ""
+    reason: str = ""
     exported: str | None = None
     export_error: str | None = None
     exception: str = ""

@@ -8,6 +8,9 @@ import sys
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
+ENV_LAUNCHER = "RESNET_LAUNCHER_PID"
+"""Environment variable: the launcher's process id, for those that must end with it."""
+
 
 def die_with_parent(signal_number: int, parent_pid: int) -> None:
     """Asks the kernel to send this process `signal_number` when its parent ends; at once if it has ended already.

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from app.resilience.tree import flatten
@@ -28,6 +29,13 @@ class Content:
     tensors: dict[str, torch.Tensor]
     state: Any
     channels_last: list[str]
+
+    def unsound(self) -> str:
+        """Name of the first tensor that holds a number which is not finite, "" where there is none.
+
+        What it holds is lost for good: weights don't come back from NaN, nor do the running statistics of BatchNorm.
+        """
+        return next((name for name, tensor in self.tensors.items() if not _is_finite(tensor)), "")
 
 
 class Snapshots:
@@ -69,10 +77,17 @@ class Snapshots:
 
 def _host_buffer(tensor: torch.Tensor) -> torch.Tensor:
     """Contiguous host memory of a tensor's shape; page-locked where that makes the copy faster and is to be had."""
-    if tensor.device.type == "cuda":
+    if tensor.device.type != "cpu":
         with suppress(RuntimeError):
             return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return torch.empty(tensor.shape, dtype=tensor.dtype)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # NumPy stays in this one thread: torch's pool of threads would compete with the training's (measured: 6 times the
+    # CPU time for 190 MB with 2 threads). It has no bfloat16.
+    array = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return not tensor.is_floating_point() or bool(np.isfinite(array.numpy()).all())
 
 
 def _is_channels_last(tensor: torch.Tensor) -> bool:

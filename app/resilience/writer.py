@@ -18,8 +18,9 @@ class CheckpointWriter:
     """One start's writer, owned by rank 0. At most one write is under way.
 
     A checkpoint that can't be written (disk full, I/O error, volume gone) is counted and the training goes on with the
-    last good one in place. A superseded start (`fence` raises TrainingError) gets that error at its next call, and so
-    does any error that is a bug.
+    last good one in place. One that holds numbers which are not finite is not written at all: `unsound` says so, and
+    nothing more is written, since the training is lost. A superseded start (`fence` raises TrainingError) gets that
+    error at its next call, and so does any error that is a bug.
 
     Args:
         directory: the start's own directory.
@@ -30,6 +31,8 @@ class CheckpointWriter:
     Attributes:
         last: the newest checkpoint that this writer committed.
         failures: saves that failed.
+        failures_in_row: of them those since the last commit.
+        unsound: why a checkpoint is worth nothing, "" while all are sound.
         error: why the newest save failed, "" if it did not.
         tidy_error: why something too old could not be removed, "" if it could.
     """
@@ -50,6 +53,8 @@ class CheckpointWriter:
         self._news: list[CheckpointInfo] = []
         self.last: CheckpointInfo | None = None
         self.failures = 0
+        self.failures_in_row = 0
+        self.unsound = ""
         self.error = ""
         self.tidy_error = ""
 
@@ -73,6 +78,8 @@ class CheckpointWriter:
             TypeError, ValueError: as `Snapshots.take`.
         """
         self.wait()
+        if self.unsound:
+            return
         content = self._snapshots.take(tensors, state)
         self._thread = threading.Thread(
             target=self._run, args=(step, content, best), name="checkpoint-writer", daemon=True
@@ -114,16 +121,21 @@ class CheckpointWriter:
             self._thread = None
 
     def _run(self, step: int, content: Content, best: int | None) -> None:
+        name = content.unsound()
+        if name:
+            self.unsound = f"{name} holds numbers that are not finite at step {step}, which was not written"
+            return
         try:
             info = write(self._directory, step, content, fence=self._fence)
         except (OSError, MemoryError) as error:
-            self.failures += 1
             self.error = f"the checkpoint of step {step} was not written to {self._directory}: {error}"
+            self.failures_in_row += 1
+            self.failures += 1
             return
         except Exception as error:  # noqa: BLE001  handed to the training thread, which raises it
             self._fatal = error
             return
-        self.error = ""
+        self.error, self.failures_in_row = "", 0
         self.last = info
         self._news.append(info)
         try:

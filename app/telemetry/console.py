@@ -16,7 +16,7 @@ def seed_line(*, epoch: int, iteration: int, rank: int, loss: float, rank_images
 
     Args:
         epoch: from 0, as the original counts.
-        iteration: of the epoch, from 0.
+        iteration: of the whole run, from 0, as the original counts.
         rank: who prints.
         loss: of the last step.
         rank_images_per_second: of one rank.
@@ -39,12 +39,16 @@ def duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-def first_line(config: TrainConfig, torch_version: str, devices: str) -> str:
-    """What runs, on what: the first line of every rank 0's log."""
+def first_line(config: TrainConfig, torch_version: str, devices: str, cpus: str) -> str:
+    """What runs, on what: the first line of every rank 0's log; `cpus` are those of this rank."""
+    size = f"{config.size} px"
+    if config.evaluation_size != config.size:
+        size += f" (validated at {config.evaluation_size} px)"
     return (
-        f"resnet-operator: {config.model} on {config.dataset} {config.size} px, {config.world_size} rank(s) on "
+        f"resnet-operator: {config.model} on {config.dataset} {size}, {config.world_size} rank(s) on "
         f"{config.nnodes} node(s), global batch {config.global_batch}, learning rate {config.learning_rate:g}, "
-        f"warm-up {config.warmup} of {config.epochs} epochs; torch {torch_version}, {config.device}: {devices}"
+        f"warm-up {config.warmup} of {config.epochs} epochs; torch {torch_version}, {config.device}: {devices}; "
+        f"rank 0 on CPUs {cpus}"
     )
 
 
@@ -57,10 +61,31 @@ def only_warm_up_line(config: TrainConfig) -> str:
     )
 
 
+def epoch_lines(config: TrainConfig, images: int, steps: int) -> list[str]:
+    """What of the training set an epoch leaves out, or why it is shorter than --step: `steps` long, of `images`."""
+    if config.steps_per_epoch > steps:
+        return [f"train: --step {config.steps_per_epoch}: an epoch has no more than {steps} steps, and ends with them"]
+    left_out = images % config.global_batch
+    if config.steps_per_epoch > 0 or not left_out:
+        return []
+    return [
+        f"train: an epoch is {steps} steps of {config.global_batch} images: {left_out} of the {images} are left out, "
+        "others each time"
+    ]
+
+
+def no_loss_scale_line(config: TrainConfig) -> str:
+    """A warning: nothing keeps small gradients from becoming zero in fp16."""
+    return (
+        f"train: warning: --autocast True computes in fp16 on {config.device}, where small gradients vanish without a "
+        "loss scale: add --grad_scale True"
+    )
+
+
 def train_line(config: TrainConfig, values: dict[str, Any]) -> str:
     """Progress of an epoch, for a person."""
     return (
-        f"epoch {values['epoch']}/{config.epochs} step {values['step']}/{values['steps']} "
+        f"epoch {values['epoch']}/{config.last_epoch} step {values['step']}/{values['steps']} "
         f"loss {values['loss']:.4f} lr {values['learning_rate']:.4g} {values['images_per_second']:.0f} img/s "
         f"data wait {values['data_wait_share']:.0%} left {duration(values['eta_seconds'])}"
     )
@@ -69,6 +94,7 @@ def train_line(config: TrainConfig, values: dict[str, Any]) -> str:
 def validation_line(config: TrainConfig, epoch: int, result: Validation, best_top1: float) -> str:
     """The result of a validation, for a person. `epoch` counts from 1."""
     return (
-        f"epoch {epoch}/{config.epochs} validated {result.images} images: top-1 {result.top1:.2%} "
+        f"epoch {epoch}/{config.last_epoch} validated {'the moving average on ' if config.ema else ''}"
+        f"{result.images} images: top-1 {result.top1:.2%} "
         f"top-5 {result.top5:.2%} loss {result.loss:.4f} (best top-1 {best_top1:.2%})"
     )

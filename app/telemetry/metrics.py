@@ -59,14 +59,15 @@ SERIES: tuple[Series, ...] = (
     Series("resnet_training_epochs", "gauge", "Epochs of the whole run.", "epochs"),
     Series("resnet_training_steps_total", "counter", "Optimizer steps done, resumed ones included.", "step"),
     Series("resnet_training_images_total", "counter", "Training images seen by the whole gang.", "images"),
-    Series("resnet_training_loss", "gauge", "Training loss at the last log interval.", "loss"),
+    Series("resnet_training_loss", "gauge", "Training loss of rank 0 at the last log interval.", "loss"),
     Series("resnet_training_learning_rate", "gauge", "Learning rate of the epoch in progress.", "learning_rate"),
     Series("resnet_training_gradient_scale", "gauge", "Loss scale of mixed precision.", "gradient_scale"),
     Series("resnet_training_images_per_second", "gauge", "Images per second of the whole gang.", "images_per_second"),
     Series("resnet_training_eta_seconds", "gauge", "Seconds left until the run is done.", "eta_seconds"),
     Series("resnet_training_step_seconds", "histogram", "Time of a training step.", "step_seconds_buckets"),
     Series(
-        "resnet_training_data_wait_seconds_total", "counter", "Seconds spent waiting for images.", "data_wait_seconds"
+        "resnet_training_data_wait_seconds_total", "counter", "Seconds that rank 0 waited for images.",
+        "data_wait_seconds",
     ),
     Series(
         "resnet_training_rank_busy_seconds_total", "counter",
@@ -74,10 +75,18 @@ SERIES: tuple[Series, ...] = (
         ("rank",),
     ),
     Series(
-        "resnet_training_nonfinite_steps_total", "counter", "Optimizer steps whose loss was not finite on rank 0.",
-        "nonfinite_steps",
+        "resnet_training_rank_slowdown_ratio", "gauge",
+        "Time a rank computes for a step over the median of the other ranks'; 1.25 for long is a straggler.",
+        "slowdown_ratio", ("rank",),
     ),
-    Series("resnet_training_bad_images_total", "counter", "Images that could not be decoded.", "bad_images"),
+    Series(
+        "resnet_training_nonfinite_steps_total", "counter",
+        "Optimizer steps whose loss was not finite, on the rank that had the most.", "nonfinite_steps",
+    ),
+    Series(
+        "resnet_training_bad_images_total", "counter",
+        "Training files that could not be decoded, each counted once over all ranks and epochs.", "bad_images",
+    ),
     Series("resnet_training_phase", "gauge", "1 for the phase the training is in, else 0.", "phase", ("phase",)),
     Series(
         "resnet_training_last_progress_timestamp_seconds", "gauge", "When step or phase last changed.", "last_progress"

@@ -53,6 +53,8 @@ def document(
         "best_top1": _finite(seen.best_top1),
         "images_per_second": _finite(seen.images_per_second),
         "eta_seconds": _finite(seen.eta_seconds),
+        "straggler_rank": None if seen.straggler_rank < 0 else seen.straggler_rank,
+        "straggler_ratio": _finite(seen.straggler_ratio),
         "last_checkpoint": None if seen.checkpoint_step < 0 else seen.checkpoint_step,
         "exported": exported,
         "export_error": export_error,

@@ -7,7 +7,7 @@ from controller.api.base import API_VERSION, GROUP, KIND, LABEL_ATTEMPT, LABEL_E
 from controller.api.errors import SpecError
 from controller.api.experiment import Experiment, Metadata, dataset_path, train_config
 from controller.api.pod import EnvVar, PodTemplate, Ports, Volume
-from controller.api.reading import load, load_file
+from controller.api.reading import from_document, load, load_file
 from controller.api.spec import Accelerator, Checkpoint, Dataset, FaultTolerance, Spec
 from controller.api.status import Condition, ConditionType, Ending, HistoryEntry, LastVerdict, Phase, Status
 from controller.api.training import Training
@@ -40,6 +40,7 @@ __all__ = [
     "Training",
     "Volume",
     "dataset_path",
+    "from_document",
     "load",
     "load_file",
     "train_config",

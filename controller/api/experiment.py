@@ -15,6 +15,8 @@ from controller.api.training import SPEC_OPTIONS
 
 DIGITS_PATH = "/datasets/digits"
 """Where the embedded digits are written when the spec names no path."""
+POD_PATHS = ("/tmp", "/dev/shm", "/home/resnet")  # noqa: S108
+"""Where the pod has its own directories, besides its root."""
 
 
 class Metadata(Model):
@@ -33,7 +35,7 @@ class Metadata(Model):
 
 
 class Experiment(Model):
-    """One ResNetExperiment."""
+    """One training of a ResNet, kept alive through faults. Its progress is in status, and in `kubectl get rnx`."""
 
     api_version: Literal["resnet-operator.io/v1alpha1"] = Field(description="resnet-operator.io/v1alpha1")
     kind: Literal["ResNetExperiment"] = Field(description="ResNetExperiment")
@@ -93,6 +95,11 @@ PATHS = {
 """TrainConfig field -> the field of an experiment that sets it."""
 
 
+def _parts(path: str) -> list[str]:
+    """The folders of a path, so that slashes too many make no difference."""
+    return [part for part in path.split("/") if part]
+
+
 def rules(experiment: Experiment) -> list[tuple[str, str]]:
     """What two fields say together and must not: (path, problem) of each. What flags alone show is app.config's."""
     spec = experiment.spec
@@ -109,10 +116,13 @@ def rules(experiment: Experiment) -> list[tuple[str, str]]:
         found.append(("spec.dataset", f"needs no path and no volume with {name}: leave them out"))
     mounts = [("spec.dataset.path", dataset_path(spec)), ("spec.checkpoint.path", spec.checkpoint.path)]
     for path, value in mounts:
-        if value and (value.rstrip("/") in ("", "/tmp", "/dev/shm", "/home/resnet") or ".." in value.split("/")):  # noqa: S108
+        if value and (_parts(value) in [[], *map(_parts, POD_PATHS)] or ".." in value.split("/")):
             found.append((path, f"can't be {value}: the pod has its own directory there"))
-    if dataset_path(spec).rstrip("/") == spec.checkpoint.path.rstrip("/"):
+    if _parts(dataset_path(spec)) == _parts(spec.checkpoint.path):
         found.append(("spec.checkpoint.path", f"is {spec.checkpoint.path}, where the data set lies: name another"))
+    weights = spec.training.pretrained
+    if weights and not weights.startswith("/"):
+        found.append(("spec.training.pretrained", f"is {weights}: must be the whole path inside the pod, /…"))
     claim = spec.checkpoint.volume and spec.checkpoint.volume.persistent_volume_claim
     if claim and claim.read_only:
         found.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def load(text: str | bytes, source: str) -> Experiment:
     empty = _empty(document["spec"], "spec") if "spec" in document else []
     if empty:
         raise SpecError(source, [f"{path}: is empty: give a value or leave it out" for path in empty])
+    return from_document(document, source)
+
+
+def from_document(document: Mapping[str, Any], source: str) -> Experiment:
+    """The experiment in a document of plain values, its status included.
+
+    Raises:
+        SpecError: as `load`.
+    """
     try:
         experiment = Experiment.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:

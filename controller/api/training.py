@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from app.config import OPTIONS, check_value, type_of
 from controller.api.base import Model
 
 SPEC_OPTIONS = {name: option.spec for name, (option, _) in OPTIONS.items() if option.spec}
 """TrainConfig field -> its name in `spec.training`."""
+
+
+PATH_LENGTH = 512
+"""Bound of an option that is free text: a path."""
+
+
+@dataclass(frozen=True, eq=False)
+class _InSchema:
+    """Metadata of a type: what its schema says besides. A field's `json_schema_extra` is lost where it is optional."""
+
+    facts: dict[str, Any]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(core), **self.facts}
 
 
 def option_type(name: str) -> Any:
@@ -24,8 +41,8 @@ def option_type(name: str) -> Any:
         schema["minimum"] = option.low if option.off is None else min(option.low, option.off)
     if option.high is not None:
         schema["maximum"] = option.high
-    length = 128 if type_of(name) is str else None
-    return Annotated[type_of(name), Field(json_schema_extra=schema, max_length=length), AfterValidator(_checker(name))]
+    length = (128 if option.choices else PATH_LENGTH) if type_of(name) is str else None
+    return Annotated[type_of(name), Field(max_length=length), _InSchema(schema), AfterValidator(_checker(name))]
 
 
 def option_field(name: str) -> Any:

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from controller import progress
-from controller.api import Experiment
+from controller.api import Experiment, Status
+from controller.carry_out import carry_out
 from controller.display import Display, View
 from controller.local.machine import Machine
 from controller.local.process import Waker
 from controller.local.rundir import NAMESPACE, RunDirectory, replace
 from controller.local.template import LOOPBACK
-from controller.reconcile import Decision, Observed, Timing, reconcile, reporter
+from controller.reconcile import Decision, Event, JobRef, Observed, Timing, reconcile, reporter
 
 TIMING = Timing(progress_interval=1, resync=5, create_retry=5)
 """Back-off and patience as in the cluster; numbers as often as a person at a terminal wants them."""
@@ -117,19 +118,29 @@ class Loop:
         seen = Observed(jobs=self._machine.jobs(), pods=self._machine.pods())
         observed = Observed(jobs=seen.jobs, pods=seen.pods, progress=self._read(experiment, seen))
         decision = reconcile(experiment, observed, time.time(), TIMING)
-        if decision.status != self.experiment.status:
-            self.experiment = self.experiment.model_copy(update={"status": decision.status})
-            self._run.save(self.experiment)
-        for job in decision.delete:
-            self._machine.delete(job.name, job.uid)
-        if decision.create is not None:
-            self._machine.create(self._render(self._wanted(), decision.create, decision.avoid_node))
-        for event in decision.events:
-            if self._stop.signal and event.reason == "Suspended":
-                continue  # it speaks of the spec, which the user has not touched; the end says it better
-            self._display.note(f"{event.reason}: {event.message}", warning=event.type != "Normal")
+        carry_out(decision, self.experiment, self)
         self._display.show(View(self.experiment, self.newest, stopping=bool(self._stop.signal)))
         return decision
+
+    def write(self, experiment: Experiment, status: Status) -> Experiment:
+        """See `Backend`."""
+        self.experiment = experiment.model_copy(update={"status": status})
+        self._run.save(self.experiment)
+        return self.experiment
+
+    def delete(self, experiment: Experiment, job: JobRef) -> None:  # noqa: ARG002
+        """See `Backend`."""
+        self._machine.delete(job.name, job.uid)
+
+    def create(self, experiment: Experiment, attempt: int, avoid_node: str | None) -> None:
+        """See `Backend`."""
+        self._machine.create(self._render(experiment, attempt, avoid_node))
+
+    def tell(self, experiment: Experiment, event: Event) -> None:  # noqa: ARG002
+        """See `Backend`."""
+        if self._stop.signal and event.reason == "Suspended":
+            return  # it speaks of the spec, which the user has not touched; the end says it better
+        self._display.note(f"{event.reason}: {event.message}", warning=event.type != "Normal")
 
     def _wanted(self) -> Experiment:
         """The experiment as reconcile is to see it: suspended once a signal came."""

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,14 @@ class Machine:
         run: where logs, records and the pods' own directories go.
         fixed: mount path in a pod -> path here (checkpoints, data set).
         base: environment below the templates'.
+        devices: for each pod of a job the environment that shows it its own devices.
         waker: woken when a process ends.
     """
 
     run: RunDirectory
     fixed: Mapping[str, Path]
     base: Mapping[str, str]
+    devices: Sequence[Mapping[str, str]]
     waker: Waker
     _jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     _pods: dict[str, _Pod] = field(default_factory=dict)
@@ -161,15 +163,18 @@ class Machine:
         for index in range(replicas):
             pod = pod_document(document, worker["template"], index, now)
             own = ports[len(GANG_PORTS) + index * len(POD_PORTS) :]
-            pods.append(self._plan(pod, document["metadata"]["name"], gang | dict(zip(POD_PORTS, own, strict=False))))
+            base = {**self.base, **self.devices[index]}
+            pods.append(
+                self._plan(pod, document["metadata"]["name"], gang | dict(zip(POD_PORTS, own, strict=False)), base)
+            )
         return pods
 
-    def _plan(self, pod: dict[str, Any], job: str, ports: Mapping[str, int]) -> _Pod:
+    def _plan(self, pod: dict[str, Any], job: str, ports: Mapping[str, int], base: Mapping[str, str]) -> _Pod:
         name = pod["metadata"]["name"]
         scratch = Path(tempfile.mkdtemp(prefix="resnet-"))
         try:
             places = Places(scratch=scratch, pod=(self.run.pods / name).absolute(), fixed=self.fixed)
-            plan = plan_pod(pod, job, places, ports, self.base)
+            plan = plan_pod(pod, job, places, ports, base)
         except LocalError:
             shutil.rmtree(scratch, ignore_errors=True)
             raise

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.accelerators import VISIBLE_DEVICES
+from app.modules import python_environment
 from app.resilience.exit_codes import ExitCode
 from controller.local import LocalError
 
@@ -17,7 +19,7 @@ CONTAINER = "pytorch"
 
 PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "VIRTUAL_ENV", "LD_LIBRARY_PATH"),
-    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SDAA_VISIBLE_DEVICES"),
+    *("NVIDIA_VISIBLE_DEVICES", *VISIBLE_DEVICES.values()),
 )
 """What a pod's process inherits from the caller besides its template: what an image and a device plugin would give."""
 
@@ -126,19 +128,40 @@ def plan_pod(
     )
 
 
-def base_environment(environ: Mapping[str, str], parent: int, code_root: Path | None) -> dict[str, str]:
+def base_environment(environ: Mapping[str, str], parent: int) -> dict[str, str]:
     """What every pod's process has below its template's environment.
 
     Args:
         environ: the caller's environment.
         parent: process id of resnetctl.
-        code_root: directory that holds the package `app`, where it isn't installed.
     """
-    base = {name: environ[name] for name in PASSED_ON if name in environ}
-    if code_root is not None:
-        base["PYTHONPATH"] = str(code_root)
-    base[ENV_PARENT] = str(parent)
-    return base
+    passed_on = {name: environ[name] for name in PASSED_ON if name in environ}
+    return {**python_environment(passed_on), ENV_PARENT: str(parent)}
+
+
+def own_devices(environ: Mapping[str, str], device: str, each: int, pods: int) -> list[dict[str, str]]:
+    """For each pod the environment that shows it its own share of the devices, as a device plugin would give it.
+
+    Args:
+        environ: the caller's environment, whose list of visible devices is shared out; all devices where it has none.
+        device: the device type; the ranks of all pods share a CPU.
+        each: devices of a pod.
+        pods: how many pods.
+
+    Raises:
+        LocalError: the caller's list has fewer devices than the pods need.
+    """
+    name = VISIBLE_DEVICES.get(device)
+    if name is None:
+        return [{} for _ in range(pods)]
+    listed = environ.get(name)
+    devices = [str(number) for number in range(pods * each)] if listed is None else listed.split(",")
+    if len(devices) < pods * each:
+        raise LocalError(
+            f"{name} is {listed!r}, but {pods} pod(s) of {each} device(s) need {pods * each}: list more",
+            ExitCode.BAD_OPTION,
+        )
+    return [{name: ",".join(devices[pod * each : (pod + 1) * each])} for pod in range(pods)]
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:

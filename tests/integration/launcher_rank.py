@@ -32,6 +32,8 @@ def main() -> None:
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stops.append(number))
     said = {"rank": int(rank), "pid": os.getpid(), "argv": sys.argv[1:], "env": dict(os.environ)}
+    child = subprocess.check_output(["cat", "/proc/self/status"], text=True)  # where the loader's workers would run
+    said["cpus"] = child.partition("Cpus_allowed_list:")[2].split()[0]
     os.write(1, f"{json.dumps(said)}\n".encode())  # in one piece: the ranks share this file
     if what == "silent":
         time.sleep(600)

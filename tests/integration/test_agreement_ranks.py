@@ -14,8 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from app.resilience.agreement import MAX_INTERVAL, Agreement, Verdict
+from app.resilience.agreement import MAX_INTERVAL, Agreement
 from app.resilience.exit_codes import ExitCode, TrainingError
+from app.resilience.report import Report, Verdict
 
 CONTEXT = multiprocessing.get_context(
     "forkserver"
@@ -29,7 +30,7 @@ def rank_main(body: Body, rank: int, world: int, store: str, results: Any) -> No
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    results.put((rank, body(rank, world, Agreement(world_size=world))))
+    results.put((rank, body(rank, world, Agreement(rank=rank, world_size=world))))
     dist.destroy_process_group()
 
 
@@ -60,7 +61,10 @@ def until_stop(rank: int, world: int, agreement: Agreement) -> list[tuple[int, V
     heard = []
     for step in range(1, 2000):
         gradients(rank)
-        verdict = agreement.at(step, stop=rank == world - 1 and step >= 37, nonfinite_in_row=step if rank == 0 else 0)
+        mine = Report(
+            stop=rank == world - 1 and step >= 37, nonfinite_in_row=step * (rank + 1), busy_seconds=step / (rank + 1)
+        )
+        verdict = agreement.at(step, lambda mine=mine: mine)
         if verdict:
             heard.append((step, verdict))
             if verdict.stop:
@@ -77,7 +81,9 @@ def test_all_ranks_stop_at_the_same_step_when_one_was_asked(tmp_path: Path, worl
     assert 37 < step <= 38 + MAX_INTERVAL
     assert len(heard[0]) > 3
     for step, verdict in heard[0]:
-        assert verdict.nonfinite_in_row == step - 1  # rank 0's number of the step before, on every rank
+        # Each rank's numbers of the step before, on every rank.
+        assert verdict.nonfinite_in_row == tuple((step - 1) * (rank + 1) for rank in range(world))
+        assert verdict.busy_seconds == tuple((step - 1) / (rank + 1) for rank in range(world))
 
 
 def with_validation(rank: int, world: int, agreement: Agreement) -> list[Any]:
@@ -87,10 +93,10 @@ def with_validation(rank: int, world: int, agreement: Agreement) -> list[Any]:
         for _ in range(5):
             step += 1
             gradients(rank)
-            heard.append(agreement.at(step, stop=False))
-        heard.append(agreement.now(stop=False, nonfinite_in_row=rank))
+            heard.append(agreement.at(step, Report))
+        heard.append(agreement.now(Report(nonfinite_in_row=rank)))
         gradients(rank)
-        heard.append(agreement.now(stop=epoch == 3 and rank == 1))
+        heard.append(agreement.now(Report(stop=epoch == 3 and rank == 1)))
     return heard
 
 
@@ -98,7 +104,7 @@ def test_an_exchange_around_validation_agrees_whatever_was_under_way(tmp_path: P
     heard = ranks(with_validation, 3, tmp_path)
     assert heard[0] == heard[1] == heard[2]
     assert [verdict for verdict in heard[0] if verdict and verdict.stop] == [heard[0][-1]]
-    assert max(verdict.nonfinite_in_row for verdict in heard[0] if verdict) == 2
+    assert max(verdict.nonfinite_in_row for verdict in heard[0] if verdict) == (0, 1, 2)
 
 
 def loses_a_peer(rank: int, world: int, agreement: Agreement) -> tuple[int, str]:
@@ -106,8 +112,8 @@ def loses_a_peer(rank: int, world: int, agreement: Agreement) -> tuple[int, str]
         for step in range(1, 1000):
             if step == 20 and rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-            agreement.at(step, stop=False)
-            agreement.now(stop=False)
+            agreement.at(step, Report)
+            agreement.now(Report())
     except TrainingError as error:
         return error.code, error.message
     return 0, ""

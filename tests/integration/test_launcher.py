@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.launcher.cpus import Cpus, bind, parsed, ranks_at_full_speed, shown, threads, usable
+
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).with_name("launcher_process.py")
 SEED = ["--model_name", "resnet18", "--bs", "8", "--lr", "0.1", "--device", "cpu", "--dataset", "synthetic"]
@@ -173,6 +175,95 @@ def test_threads_that_the_user_set_stay(start: Start) -> None:
     assert run.ranks()[0]["env"]["OMP_NUM_THREADS"] == "7"
 
 
+def test_each_rank_and_its_children_run_on_its_own_cpus(start: Start) -> None:
+    own = usable().all
+    run = start(ranks={}, FAKE_CPUS=shown(own))
+    assert run.end()[0] == 0
+    exclusive = Cpus(tuple(frozenset({cpu}) for cpu in sorted(own)), (own,), exclusive=True)
+    sets = bind(exclusive, 2) or [own, own]  # the latter on a machine of one CPU
+    seen = run.ranks()
+    assert [parsed(seen[rank]["cpus"]) for rank in (0, 1)] == sets
+    assert {seen[rank]["env"]["OMP_NUM_THREADS"] for rank in (0, 1)} == {str(threads(exclusive, 2, sets))}
+
+
+@pytest.mark.parametrize("flags", [("--cpu_binding", "none"), ()])
+def test_ranks_are_left_unbound_where_it_is_asked_for_or_pods_share_one_node(
+    start: Start, flags: tuple[str, ...]
+) -> None:
+    run = start(*flags, ranks={}, **({"FAKE_CPUS": shown(usable().all)} if flags else {}))
+    assert run.end()[0] == 0
+    sets = bind(usable(), 2) if not flags else None
+    assert [parsed(run.ranks()[rank]["cpus"]) for rank in (0, 1)] == (sets or [usable().all] * 2)
+
+
+def test_cpus_that_can_not_be_had_cost_a_line_and_not_the_run(start: Start) -> None:
+    absent = "4094-4095"
+    run = start(ranks={}, FAKE_CPUS=absent)
+    assert run.end()[0] == 0
+    lines = run.stderr().splitlines()
+    expected = "run_resnet: warning: --cpu_binding: rank {} can't be bound to CPUs {} (Invalid argument), and is not"
+    assert lines == [expected.format(0, 4094), expected.format(1, 4095)]
+    assert parsed(run.ranks()[1]["cpus"]) == usable().all
+
+
+def test_auto_on_the_cpu_is_a_rank_for_each_numa_node(start: Start) -> None:
+    number = ranks_at_full_speed(usable())
+    run = start("--nproc_per_node", "auto", ranks={}, nproc=number)
+    assert run.end()[0] == 0
+    assert sorted(run.ranks()) == list(range(number))
+    for seen in run.ranks().values():
+        assert seen["argv"][-2:] == ["--nproc_per_node", str(number)]
+        assert (seen["env"]["WORLD_SIZE"], seen["env"]["LOCAL_WORLD_SIZE"]) == (str(number), str(number))
+
+
+SDAA = ("--device", "sdaa", "--nproc_per_node", "auto")
+VENDOR = f"{ROOT}{os.pathsep}{ROOT / 'tests/fakes'}"
+
+
+def test_auto_counts_the_devices_that_the_framework_sees(start: Start) -> None:
+    run = start(*SDAA, ranks={}, nproc=3, PYTHONPATH=VENDOR, FAKE_SDAA_DEVICES="8", SDAA_VISIBLE_DEVICES="0,5,6")
+    assert run.end()[0] == 0
+    assert sorted(run.ranks()) == [0, 1, 2]
+    assert run.ranks()[0]["argv"][-1] == "3"
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "line"),
+    [
+        ({}, 69, "FrameworkMissing (exit 69): --device sdaa: torch_sdaa can't be imported "),
+        ({"PYTHONPATH": VENDOR, "FAKE_SDAA_DEVICES": "0"}, 141, "DeviceLost (exit 141): --device sdaa: torch "),
+        ({"PYTHONPATH": VENDOR, "FAKE_SDAA_DEVICES": "257"}, 64, "--nproc_per_node: must be 1 to 256 (or auto), not "),
+    ],
+)
+def test_devices_that_can_not_be_counted_are_one_line_with_the_reasons_code(
+    start: Start, environ: dict[str, str], code: int, line: str
+) -> None:
+    run = start(*SDAA, ranks={}, **environ)
+    end, last, message = run.end()
+    assert (end, message["exit_code"]) == (code, code)
+    assert last.startswith(f"run_resnet: {line}")
+    assert run.stderr().count("\n") == 1
+    assert not run.ranks()
+
+
+@pytest.mark.parametrize(("asked", "code"), [(False, 142), (True, 143)])
+def test_a_count_that_never_ends_is_a_hang_and_can_be_stopped(
+    start: Start, tmp_path: Path, asked: bool, code: int
+) -> None:
+    (tmp_path / "torch.py").write_text(
+        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    limit = "1000" if asked else "5"
+    run = start(*SDAA, "--watchdog_seconds", limit, ranks={}, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
+    pid = int(until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text(), "the count"))
+    if asked:
+        run.process.send_signal(signal.SIGTERM)
+    end, line, _ = run.end()
+    assert end == code
+    assert ("(--watchdog_seconds)" in line) is not asked
+    assert not alive(pid)
+
+
 @pytest.mark.parametrize(
     ("ranks", "code", "reason", "text"),
     [
@@ -181,6 +272,9 @@ def test_threads_that_the_user_set_stay(start: Start) -> None:
         ({0: "ignore", 1: "exit:3"}, 3, "Exit3", "rank 1 ended with code 3 and left no message"),
         ({0: "fail:140:lost rank 1", 1: "signal:9"}, 137, "Killed", "rank 1 was killed by SIGKILL"),
         ({0: "hang", 1: "signal:6"}, 134, "Signal6", "rank 1 was killed by SIGABRT"),
+        ({0: "fail:145:KeyError", 1: "fail:144:EIO"}, 144, "VolumeIO", "rank 1: EIO"),
+        ({0: "fail:144:EIO", 1: "fail:141:gone"}, 141, "DeviceLost", "rank 1: gone"),
+        ({0: "signal:11", 1: "fail:145:KeyError"}, 145, "Unclassified", "rank 1: KeyError"),
     ],
 )
 def test_end_of_the_ranks_is_the_launchers(
@@ -260,6 +354,16 @@ def test_rank_without_a_heartbeat_is_found(start: Start) -> None:
     assert code == 142
     assert "rank 0" in line
     assert "phase start" in line
+
+
+def test_a_rank_that_has_ended_is_reaped_while_the_others_run(start: Start) -> None:
+    run = start(ranks={0: "finish", 1: "train"})
+    run.reach_step(3)
+    pid = run.pid(0)
+    until(lambda: not Path(f"/proc/{pid}").exists(), "rank 0 to be gone, not a zombie")
+    assert alive(run.pid(1))
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end()[0] == 143
 
 
 def test_launcher_killed_takes_its_ranks_along(start: Start) -> None:
@@ -346,8 +450,8 @@ def test_port_in_use_is_named_with_its_flag(start: Start, flag: str) -> None:
         port = taken.getsockname()[1]
         code, line, message = start(flag, str(port), "--nnode", "2", ranks={}).end()
     assert code == 141
-    assert line == f"run_resnet: DeviceLost (exit 141): {flag}: port {port} is in use on this machine, give a free one"
-    assert message["exit_code"] == 141
+    assert line == f"run_resnet: PortInUse (exit 141): {flag}: port {port} is in use on this machine, give a free one"
+    assert (message["exit_code"], message["reason"]) == (141, "PortInUse")
 
 
 def test_bad_option_is_one_line_and_in_the_termination_message(start: Start) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -16,7 +17,9 @@ import pytest
 
 from app.launcher import ports
 from app.launcher.gang import LINE, Gang, parse
+from app.launcher.launcher import Times
 from app.launcher.roster import TroubleKind
+from tests.integration.launcher_rank import STEP_SECONDS
 from tests.integration.test_launcher import Run, Start, free_port, start, until
 
 __all__ = ["start"]  # the fixture
@@ -75,11 +78,20 @@ def gang() -> Iterator[list[Gang]]:
         one.end(0)
 
 
-def node(gang: list[Gang], number: int, port: int, *, nodes: int = 2, key: str = "local/a", address: str = "") -> Gang:
+def node(
+    gang: list[Gang],
+    number: int,
+    port: int,
+    *,
+    nodes: int = 2,
+    devices: int = 1,
+    key: str = "local/a",
+    address: str = "127.0.0.1",
+) -> Gang:
     listener = ports.listen(port, "--gang_port") if number == 0 else None
     one = Gang(
-        key, node=number, nodes=nodes, address=address or "127.0.0.1", port=port, listener=listener, silence=SILENCE
-    )
+        key, node=number, nodes=nodes, devices=devices, address=address, port=port, listener=listener, silence=SILENCE
+    )  # fmt: skip
     one.start()
     gang.append(one)
     return one
@@ -129,6 +141,22 @@ def test_end_with_an_error_is_told_to_all(gang: list[Gang]) -> None:
     for other in (first, third):
         trouble = until(lambda peer=other: peer.trouble(time.monotonic()), "word of the end")
         assert (trouble.kind, trouble.message) == (TroubleKind.FAILED, "lost a peer: node 1 ended with code 141")
+
+
+def test_another_number_of_devices_is_told_to_all_and_the_gang_is_never_complete(gang: list[Gang]) -> None:
+    port = free_port()
+    first, second = node(gang, 0, port, nodes=3, devices=4), node(gang, 1, port, nodes=3, devices=4)
+    third = node(gang, 2, port, nodes=3, devices=3)
+    line = "--nproc_per_node: is 4 on node 0 and 3 on node 2: all nodes need the same number of devices"
+    for one in (first, second, third):
+        trouble = until(lambda one=one: one.trouble(time.monotonic()), "word of it")
+        assert (trouble.kind, trouble.message) == (TroubleKind.UNEVEN, line)
+    assert not first.complete
+    first.end(64)
+    gang.remove(first)
+    trouble = second.trouble(time.monotonic())
+    assert trouble
+    assert trouble.kind is TroubleKind.UNEVEN  # and not a peer that failed
 
 
 @pytest.mark.parametrize("leaver", [0, 1])
@@ -182,7 +210,7 @@ def test_name_that_does_not_resolve_is_said(gang: list[Gang]) -> None:
 def test_end_comes_whatever_is_going_on() -> None:
     """asyncio.wait_for loses a cancellation now and then: before this was heeded, one end in 100 never came."""
     for attempt in range(200):
-        dialing = Gang("local/a", node=1, nodes=2, address="127.0.0.1", port=1, silence=0.15)
+        dialing = Gang("local/a", node=1, nodes=2, devices=1, address="127.0.0.1", port=1, silence=0.15)
         dialing.start()
         time.sleep(attempt % 20 * 0.001)
         dialing.end(140)
@@ -227,6 +255,39 @@ def test_killed_launcher_is_missed(start: Start) -> None:
     code, line, _ = first.end()
     assert code == 140
     assert line.startswith("run_resnet: LostPeer (exit 140): lost a peer: node 1 silent for ")
+
+
+def test_a_launcher_that_falls_silent_is_missed_after_the_limit_and_not_before(start: Start) -> None:
+    """Here 3 s for the 45 s that a pod has, and 1.3 s for a cut of 20 s."""
+    assert Times().silence == 45.0
+    first, second, _ = pair(start, ranks={0: "train", 1: "train"})
+    first.reach_step(3)
+    second.reach_step(3)
+    second.process.send_signal(signal.SIGSTOP)
+    time.sleep(SILENCE * 20 / 45)
+    second.process.send_signal(signal.SIGCONT)
+    first.reach_step(first.progress()["step"] + int(1.5 * SILENCE / STEP_SECONDS))
+    second.process.send_signal(signal.SIGSTOP)
+    code, line, message = first.end()
+    assert (code, message["reason"]) == (140, "LostPeer")
+    silent = re.fullmatch(r"run_resnet: LostPeer \(exit 140\): lost a peer: node 1 silent for (\d+) s", line)
+    assert silent
+    assert int(silent[1]) >= SILENCE
+
+
+def test_nodes_with_different_numbers_of_devices_all_end_with_one_line_and_64(start: Start) -> None:
+    port = str(free_port())
+    line = "--nproc_per_node: is 2 on node 0 and 1 on node 1: all nodes need the same number of devices"
+    runs = [
+        start("--nnode", "2", name=f"node{number}", nproc=2 - number, ranks={}, PET_NODE_RANK=str(number),
+              RESNET_GANG_PORT=port)
+        for number in (0, 1)
+    ]  # fmt: skip
+    for run in runs:
+        code, last, message = run.end()
+        assert (code, last) == (64, f"run_resnet: BadOption (exit 64): {line}")
+        assert (message["reason"], message["message"]) == ("BadOption", line)
+        assert not run.ranks()
 
 
 def test_launchers_that_stood_still_together_go_on(start: Start) -> None:

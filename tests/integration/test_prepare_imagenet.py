@@ -16,6 +16,7 @@ import pytest
 
 from app.data.ilsvrc import prepare as module
 from app.data.ilsvrc.prepare import MANIFEST, PREPARING, prepare
+from app.data.open import open_images
 from app.data.tarindex import INDEX
 from app.resilience.exit_codes import ExitCode
 from tests.ilsvrc_tars import Published, publish_digits, tree
@@ -38,7 +39,7 @@ def ended(argv: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
-def killed_at(step: int, out: Path, published: Published) -> bool:
+def killed_at(step: int, out: Path, published: Published, *, index_only: bool = False) -> bool:
     """Runs it in a process that is killed at its n-th change of the file system; False: it had fewer."""
     pid = os.fork()
     if pid:
@@ -57,7 +58,7 @@ def killed_at(step: int, out: Path, published: Published) -> bool:
     code = 1
     try:
         sys.addaudithook(hook)
-        prepare(out, source(published), 1, quiet)
+        prepare(out, source(published), 1, quiet, index_only=index_only)
         code = 0
     finally:
         os._exit(code)
@@ -86,6 +87,22 @@ def test_wherever_it_is_killed_no_half_set_is_seen_and_the_next_run_completes_it
     while killed_at(step, out, published):  # each run is killed a little later than the one before it
         step += 2
     assert tree(out) == expected
+
+
+def test_wherever_an_index_is_killed_it_is_whole_or_not_there_and_the_next_run_leaves_nothing_else(
+    tmp_path: Path,
+) -> None:
+    published = publish_digits(tmp_path / "made", classes=2, train=2, val=1)
+    step, left = 1, 0
+    while killed_at(step, out := tmp_path / str(step), published, index_only=True):
+        if (out / INDEX).exists():
+            assert len(open_images(str(out)).train) == published.train
+        left += any(path.name.startswith(f".{INDEX}") for path in out.glob(".*"))
+        prepare(out, source(published), 1, quiet, index_only=True)
+        assert os.listdir(out) == [INDEX]
+        step += 1
+    assert step > 4
+    assert left > 0
 
 
 def images_below(folder: Path) -> int:

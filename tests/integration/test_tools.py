@@ -70,7 +70,7 @@ def test_evaluate_agrees_with_the_trainings_own_validation(
         source = tmp_path / "network.pth"
         tensors, _ = checkpoint.load(next(trained.run.glob("1/step-*")))
         torch.save(write({name.removeprefix("model."): tensor for name, tensor in tensors.items()}), source)
-        options += ["--dataset", "digits", "--image_size", 24]
+        options += ["--dataset", "digits", "--eval_size", 24]
     done = resnetctl("evaluate", source, trained.images, "--bs", 32, "--json", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

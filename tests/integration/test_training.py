@@ -8,77 +8,31 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from app.data import digits
 from app.resilience import checkpoint
 from app.resilience.exit_codes import ExitCode
 from app.telemetry.events import read_events
+from tests.integration.training_process import command, newest, parent_of, ranks_of, run, start, wait_for
 from tests.onnx_accuracy import onnx_top1
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("digits") / "data"
-    digits.write(path)
-    return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def command(images: Path, directory: Path, **flags: object) -> list[str]:
-    """A small run: ResNet18 at 24 px on the digits, two ranks."""
-    values = {
-        "model_name": "resnet18", "nproc_per_node": 2, "bs": 32, "lr": 0.064, "epoch": 2, "device": "cpu",
-        "dataset": "digits", "dataset_path": images, "image_size": 24, "num_workers": 0, "log_interval": 1,
-        "autocast": True, "checkpoint_dir": directory, "master_port": free_port(), **flags,
-    }  # fmt: skip
-    return [sys.executable, "-m", "app.run_resnet", *(f"--{name}={value}" for name, value in values.items())]
-
-
-def run(argv: list[str], cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        argv, check=False, cwd=cwd, env=os.environ | environ, capture_output=True, text=True, timeout=300
-    )
-
-
-def start(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, cwd=ROOT, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.05)
-
-
-def newest(directory: Path) -> Path:
-    return max(directory.glob("[0-9]*/step-*"), key=checkpoint.step_of)
+SEED_LINE = re.compile(
+    r"TCAPPDLL \d{4}-\d\d-\d\d \d\d:\d\d:\d\d - Epoch: (\d+) Iteration: (\d+)  rank : (\d+) "
+    r"train\.loss : [\d.]+ train\.ips : [\d.]+ imgs/s"
+)
+"""As users' parsers read it, of a line that nothing stands before or after."""
 
 
 def test_the_seeds_command_trains_validates_checkpoints_and_exports(images: Path, tmp_path: Path) -> None:
     done = run(command(images, tmp_path / "run", epoch=1))
     assert done.returncode == 0, done.stderr
     seed_lines = [line for line in done.stdout.splitlines() if line.startswith("TCAPPDLL ")]
-    assert len(seed_lines) == 22
-    assert re.search(
-        r"Epoch: 0 Iteration: 21  rank : 0 train\.loss : [\d.]+ train\.ips : [\d.]+ imgs/s$", seed_lines[-1]
-    )
+    seen = [SEED_LINE.fullmatch(line) for line in seed_lines]
+    assert [found and found.groups() for found in seen] == [("0", str(iteration), "0") for iteration in range(22)]
     events = read_events(tmp_path / "run/1/events.jsonl")
     assert [e["kind"] for e in events if e["kind"] != "train"] == ["start", "validate", "checkpoint", "export", "end"]
     validated = next(e for e in events if e["kind"] == "validate")
@@ -124,7 +78,7 @@ def test_a_killed_rank_fails_the_gang_and_the_resumed_run_is_bitwise_equal(image
     argv, log = command(images, tmp_path / "killed", export=False, checkpoint_minutes=0.01), tmp_path / "log"
     process = start(argv, log)
     wait_for(lambda: (tmp_path / "killed/1").exists() and any((tmp_path / "killed/1").glob("step-*")), process, log)
-    ranks = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == process.pid]
+    ranks = ranks_of(process)
     assert len(ranks) == 2
     os.kill(ranks[-1], signal.SIGKILL)
     assert process.wait(60) == ExitCode.KILLED, log.read_text()
@@ -140,20 +94,6 @@ def test_a_killed_rank_fails_the_gang_and_the_resumed_run_is_bitwise_equal(image
     assert our_state["step"] == their_state["step"] == 44
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-
-
-def parent_of(pid: int) -> int | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[1])
-
-
-def test_a_network_that_diverges_ends_with_76_and_says_what_to_change(images: Path, tmp_path: Path) -> None:
-    done = run(command(images, tmp_path / "run", lr=1000, epoch=8, autocast=False, nproc_per_node=1, warm_up=0))
-    assert done.returncode == ExitCode.DIVERGED, done.stdout + done.stderr
-    assert "lower the learning rate" in done.stderr
 
 
 def broken(images: Path, target: Path, change: Callable[[Path], object]) -> Path:
@@ -206,3 +146,33 @@ def test_a_rendezvous_port_in_use_is_141_and_named(images: Path, tmp_path: Path)
     assert done.returncode == ExitCode.DEVICE, done.stderr
     assert str(port) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sigterm_before_the_first_step_is_143_without_a_checkpoint(images: Path, tmp_path: Path) -> None:
+    argv, log = command(images, tmp_path / "run", bs=256, image_size=96), tmp_path / "log"  # a step takes seconds
+    process = start(argv, log)
+    wait_for(lambda: "train: an epoch is" in log.read_text(), process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == ExitCode.STOPPED, log.read_text()
+    assert not list((tmp_path / "run").glob("*/step-*"))
+
+
+def test_sigterm_in_a_validation_abandons_it_and_the_next_attempt_begins_with_it(images: Path, tmp_path: Path) -> None:
+    many = tmp_path / "images"
+    shutil.copytree(images, many)
+    for path in list((many / "val").rglob("*.*")):
+        for copy in range(20):
+            path.with_name(f"{copy}-{path.name}").hardlink_to(path)
+    argv, log = command(many, tmp_path / "run", epoch=1, export=False), tmp_path / "log"
+    process = start(argv, log)
+    wait_for(lambda: list((tmp_path / "run").glob("1/step-*")), process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == ExitCode.STOPPED, log.read_text()
+    kinds = [event["kind"] for event in read_events(tmp_path / "run/1/events.jsonl")]
+    assert "validate" not in kinds
+    assert [checkpoint.step_of(path) for path in (tmp_path / "run").glob("*/step-*")] == [22]
+
+    assert run(argv).returncode == 0
+    after = [event for event in read_events(tmp_path / "run/2/events.jsonl") if event["kind"] != "checkpoint"]
+    assert [event["kind"] for event in after] == ["start", "validate", "end"]
+    assert after[1]["images"] == 21 * 360

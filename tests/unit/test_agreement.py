@@ -5,14 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.resilience.agreement import (
-    MAX_INTERVAL,
-    NONFINITE_LIMIT,
-    Agreement,
-    Verdict,
-    diverged,
-    next_interval,
-)
+from app.resilience.agreement import MAX_INTERVAL, Agreement, next_interval
+from app.resilience.report import Report, Verdict
 
 
 class Clock:
@@ -46,22 +40,20 @@ def test_an_unknown_step_time_changes_nothing() -> None:
     assert next_interval(7, 0.0, 1.0) == 7
 
 
-def test_ten_steps_in_a_row_without_a_finite_loss_are_a_divergence() -> None:
-    assert NONFINITE_LIMIT == 10
-    assert [diverged(n) for n in (0, 9, 10, 11)] == [False, False, True, True]
-    assert diverged(3, limit=3)
-
-
 def test_a_single_rank_hears_itself_about_once_a_second() -> None:
     clock = Clock()
     agreement = Agreement(world_size=1, clock=clock)
-    heard = []
+    at = []
     for step in range(1, 101):
         clock.now += 0.25
-        if agreement.at(step, stop=False) is not None:
-            heard.append(step)
-    assert heard[0] == 2
-    assert {later - earlier for earlier, later in itertools.pairwise(heard[5:])} == {4}
+        if agreement.at(step, Report) is not None:
+            at.append(step)
+    assert at[0] == 2
+    assert {later - earlier for earlier, later in itertools.pairwise(at[5:])} == {4}
+
+
+def heard(verdict: Verdict | None) -> tuple[bool, tuple[int, ...], float] | None:
+    return verdict and (verdict.stop, verdict.nonfinite_in_row, verdict.step_seconds)
 
 
 def test_a_stop_is_heard_one_step_after_the_exchange_that_carries_it() -> None:
@@ -70,10 +62,26 @@ def test_a_stop_is_heard_one_step_after_the_exchange_that_carries_it() -> None:
     verdicts = {}
     for step in range(1, 12):
         clock.now += 10.0  # slower than the period: an exchange at every step
-        verdicts[step] = agreement.at(step, stop=step >= 6, nonfinite_in_row=step)
+        report = Report(stop=step >= 6, nonfinite_in_row=step)
+        verdicts[step] = heard(agreement.at(step, lambda report=report: report))
     assert verdicts[1] is None
-    assert verdicts[6] == Verdict(stop=False, nonfinite_in_row=5, step_seconds=10.0)
-    assert verdicts[7] == Verdict(stop=True, nonfinite_in_row=6, step_seconds=10.0)
+    assert verdicts[6] == (False, (5,), 10.0)
+    assert verdicts[7] == (True, (6,), 10.0)
+
+
+def test_between_two_exchanges_nothing_is_asked() -> None:
+    clock = Clock()
+    agreement = Agreement(world_size=1, clock=clock)
+    asked = []
+
+    def report() -> Report:
+        asked.append(step)
+        return Report()
+
+    for step in range(1, 101):
+        clock.now += 0.125
+        agreement.at(step, report)
+    assert {later - earlier for earlier, later in itertools.pairwise(asked[6:])} == {8}
 
 
 def test_a_measurement_does_not_include_a_phase_without_steps() -> None:
@@ -82,18 +90,18 @@ def test_a_measurement_does_not_include_a_phase_without_steps() -> None:
     step_seconds = []
     for step in range(1, 40):
         clock.now += 0.5
-        verdict = agreement.at(step, stop=False)
+        verdict = agreement.at(step, Report)
         if verdict and verdict.step_seconds:
             step_seconds.append(verdict.step_seconds)
         if step % 10 == 0:
-            agreement.now(stop=False)
+            agreement.now(Report())
             clock.now += 1000.0  # validation
-            agreement.now(stop=False)
+            agreement.now(Report())
     assert set(step_seconds) == {0.5}
 
 
-def test_now_tells_what_an_exchange_under_way_had_agreed_on() -> None:
+def test_now_says_how_things_stand_by_now_whatever_was_under_way() -> None:
     agreement = Agreement(world_size=1)
-    assert agreement.at(1, stop=True, nonfinite_in_row=3) is None
-    assert agreement.now(stop=False) == Verdict(stop=True, nonfinite_in_row=3, step_seconds=0.0)
-    assert agreement.now(stop=False) == Verdict(stop=False, nonfinite_in_row=0, step_seconds=0.0)
+    assert agreement.at(1, lambda: Report(nonfinite_in_row=3)) is None
+    assert heard(agreement.now(Report(stop=True))) == (True, (0,), 0.0)
+    assert heard(agreement.now(Report())) == (False, (0,), 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_every_training_option_of_a_spec_reaches_the_training(name: str) -> None
     elif option.choices:
         value = next(c for c in option.choices if c != default)
     else:
-        value = type(default)(max(option.low or 0, 2) * 2)
+        value = type(default)(min(max(option.low or 0, 2) * 2, option.high or math.inf))
     training = {"batchSizePerDevice": 16, option.spec: value}
     assert getattr(train_config(experiment(training=training)), name) == value
 

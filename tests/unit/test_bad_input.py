@@ -139,7 +139,7 @@ def test_the_good_one_is_good() -> None:
             "spec.training.lossScale: is a static scale and spec.training.gradScale True a dynamic one",
         ),
         ("epochs: 50", "mlperfMode: true, optimizer: adam", "spec.training.optimizer: is adam, but spec.training.ml"),
-        ("epochs: 50", "earlyStop: 3, stepsPerEpoch: 5", "spec.training.earlyStop: needs validation"),
+        ("epochs: 50", "pretrained: r50.pth", "spec.training.pretrained: is r50.pth: must be the whole path inside"),
         # another kind of object
         ("v1alpha1", "v1", "apiVersion: must be resnet-operator.io/v1alpha1, not 'resnet-operator.io/v1'"),
         ("ResNetExperiment", "Pod", "kind: must be ResNetExperiment, not 'Pod'"),

@@ -367,7 +367,28 @@ def test_a_write_that_fails_is_counted_and_the_next_one_succeeds(tmp_path: Path)
     writer.save(2, {"w": torch.zeros(1)}, {})
     last = writer.wait(required=True)
     assert last is not None
-    assert (last.step, writer.failures, writer.error) == (2, 1, "")
+    assert (last.step, writer.failures, writer.failures_in_row, writer.error) == (2, 1, 0, "")
+
+
+@pytest.mark.parametrize("where", ["weight", "state"])
+def test_what_is_not_finite_is_never_written_and_nothing_is_after_it(tmp_path: Path, where: str) -> None:
+    writer = CheckpointWriter(tmp_path)
+    weight = {"weight": torch.ones(3), "count": torch.tensor(7)}
+    writer.save(1, weight, {"momentum": torch.zeros(3)})
+    assert writer.wait(required=True) is not None
+    assert writer.unsound == ""
+    spoilt = torch.tensor([0.0, math.nan if where == "weight" else -math.inf, 0.0])
+    if where == "weight":
+        writer.save(2, {**weight, "weight": spoilt}, {"momentum": torch.zeros(3)})
+    else:
+        writer.save(2, weight, {"momentum": spoilt})
+    writer.wait()
+    name = "weight" if where == "weight" else "state/momentum"
+    assert writer.unsound == f"{name} holds numbers that are not finite at step 2, which was not written"
+    writer.save(3, weight, {"momentum": torch.zeros(3)})
+    last = writer.wait()
+    assert last is not None
+    assert (last.step, writer.failures, os.listdir(tmp_path)) == (1, 0, ["step-1"])
 
 
 def test_a_superseded_writer_tells_the_training_at_its_next_call(tmp_path: Path) -> None:

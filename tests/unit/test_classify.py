@@ -35,13 +35,26 @@ def test_whose_fault_it_was_decides_the_code(error: BaseException, code: ExitCod
 
 def test_the_same_error_before_the_first_step_is_permanent() -> None:
     assert judged(ValueError("shape"), stepped=False).code == ExitCode.INTERNAL
-    assert judged(MemoryError(), stepped=False).code == ExitCode.INTERNAL
+    assert judged(MemoryError("no room"), stepped=False).code == ExitCode.INTERNAL
     assert permanent(ExitCode.INTERNAL)
     assert not permanent(ExitCode.UNCLASSIFIED)
 
 
-def test_out_of_memory_says_what_to_change() -> None:
-    assert "smaller --batch_size" in judged(RuntimeError("CUDA out of memory. Tried to …"), device=Cuda()).message
+@pytest.mark.parametrize(
+    "said",
+    ["CUDA out of memory. Tried to …", "sdaa out of memory. Tried to allocate 974.00 MiB", "SDAA_ERROR_OUT_OF_MEMORY",
+     "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"],
+)  # fmt: skip
+def test_a_batch_that_never_fitted_is_a_bad_option_and_one_that_did_is_tried_again(said: str) -> None:
+    before, later = judged(RuntimeError(said), stepped=False), judged(RuntimeError(said))
+    assert (before.code, later.code) == (ExitCode.BAD_OPTION, ExitCode.UNCLASSIFIED)
+    assert before.message.startswith("--batch_size does not fit")
+    for error in (before, later):
+        assert "give a smaller --batch_size" in error.message
+
+
+def test_host_memory_is_not_the_batchs_fault() -> None:
+    assert "raise the pod's limit" in judged(MemoryError("no room"), stepped=False).message
 
 
 def test_the_message_is_one_line_with_the_errors_type() -> None:

@@ -72,14 +72,37 @@ def test_the_aliases_mean_the_same() -> None:
          "dynamic one: give one of them"),
         (["--optimizer", "adam", "--mlperf_mode", "True"], "--optimizer: is adam, but --mlperf_mode True trains with "
          "LARS: leave it out"),
-        (["--step", "5", "--early_stop", "2"], "--early_stop: needs validation, which --step turns off: give one of "
-         "them"),
+        (["--pretrained", "r50.pth", "--resume", "/c/step-3"], "--pretrained: begins a training, and --resume "
+         "/c/step-3 goes on with one: give one of them"),
+        (["--nproc_per_node", "all"], "--nproc_per_node: must be a whole number or auto, not 'all'"),
+        (["--nproc_per_node", "-1"], "--nproc_per_node: must be 1 to 256 (or auto), not -1"),
+        (["--cpu_binding", "core"], "--cpu_binding: 'core' is not one of auto, none"),
+        (["--ema", "1"], "--ema: must be 0.1 to 0.999999 (or 0), not 1"),
+        (["--early_stop", "0"], "--early_stop: must be 1 to 100000 (or -1), not 0"),
         (["--epochs", "5"], "command line: unknown argument '--epochs', did you mean --epoch?"),
         (["--dataset_path", "a\nb"], "--dataset_path: holds a control character"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_one_line_that_names_the_flag(argv: list[str], message: str) -> None:
     assert refusal(*argv) == message
+
+
+@pytest.mark.parametrize(
+    ("flags", "last", "size", "evaluation_size"),
+    [("", 1, 224, 224), ("--epoch 90 --early_stop 5", 5, 224, 224), ("--epoch 3 --early_stop 5", 3, 224, 224),
+     ("--image_size 176", 1, 176, 176), ("--image_size 176 --eval_size 224", 1, 176, 224)],
+)  # fmt: skip
+def test_what_is_left_out_follows_from_the_rest(flags: str, last: int, size: int, evaluation_size: int) -> None:
+    config = parse([*REQUIRED, *flags.split()], {})
+    assert (config.last_epoch, config.size, config.evaluation_size) == (last, size, evaluation_size)
+
+
+def test_auto_is_a_number_that_only_the_launcher_knows() -> None:
+    config = parse([*REQUIRED, "--nproc_per_node", "auto"], {})
+    assert config.nproc_per_node == 0
+    assert "--nproc_per_node=auto" in to_args(config)
+    with pytest.raises(ConfigError, match="--nproc_per_node: is auto, which only the launcher"):
+        _ = config.global_batch
 
 
 def test_a_missing_flag_is_named() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.data import digits
+from app.data import commands, digits
 from app.data.ilsvrc.prepare import prepare
 from controller.cli import main
 from tests.ilsvrc_tars import Published, publish_digits
@@ -81,7 +81,22 @@ def test_check_names_the_bad_images(capsys: pytest.CaptureFixture[str], tmp_path
     assert line.endswith(" bytes that are no image)")
 
 
-def test_an_image_that_was_cut_is_found_by_its_pixels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_image_that_was_lost_since_it_was_prepared_is_missed(
+    capsys: pytest.CaptureFixture[str], published: Published, tmp_path: Path
+) -> None:
+    prepare(tmp_path, source(published), 2, quiet)
+    next((tmp_path / "val").rglob("*.JPEG")).with_suffix(".gone").touch()
+    assert outcome(capsys, "check", str(tmp_path))[0] == 0
+    next((tmp_path / "train").rglob("*.JPEG")).unlink()
+    code, out, _ = outcome(capsys, "check", str(tmp_path))
+    facts = "3 classes, 11 training and 6 validation images (prepare-imagenet wrote 3, 12 and 6)"
+    assert (code, out) == (65, f"{tmp_path}: {facts}, none bad by their headers\n")
+
+
+def test_an_image_that_was_cut_is_found_by_its_pixels(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_LISTED", 20)
     digits.write(tmp_path)
     for file in sorted((tmp_path / "val" / "3").iterdir())[:25]:
         os.truncate(file, file.stat().st_size // 2 + 200)

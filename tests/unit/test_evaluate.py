@@ -32,7 +32,7 @@ def test_the_numbers_are_those_of_a_plain_loop(
     images, labels = torch.stack([picture for picture, _ in pictures]), torch.tensor(pictures.targets)
     with torch.no_grad():
         logits = network().eval()(images)
-    options = ["--image_size", SIDE, "--num_workers", workers, "--json"]
+    options = ["--eval_size", SIDE, "--num_workers", workers, "--json"]
     code, out, err = outcome(capsys, foreign, data, "--bs", batch, *options)
     assert code == 0
     assert err == f"evaluate: {foreign} names no classes: taking them for the sorted class folders, cat to eel\n"
@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_a_plain_loop(
 
 def own_checkpoint(directory: Path, classes: list[str]) -> Path:
     tensors = {f"model.{name}": tensor for name, tensor in network().state_dict().items()}
-    state = {"model": "resnet18", "classes": classes, "dataset": "imagenet", "image_size": SIDE, "epoch": 4, "step": 7}
+    state = {"model": "resnet18", "classes": classes, "dataset": "imagenet", "eval_size": SIDE, "epoch": 4, "step": 7}
     return checkpoint.save(directory, 7, tensors, state).path
 
 
@@ -66,7 +66,7 @@ def test_what_can_t_be_judged_is_one_line_and_a_code(
     others, fewer = own_checkpoint(tmp_path, ["cat", "dog", "fox"]), shutil.copytree(data, tmp_path / "fewer")
     for part in ("train", "val"):
         shutil.rmtree(fewer / part / "eel")
-    small = ["--image_size", SIDE]
+    small = ["--eval_size", SIDE]
     for words, expected, line in [
         ([others, data], 65, f"{others} was trained on other classes: imagenet has no class fox"),
         ([foreign, fewer, *small], 65, f"{foreign} tells 3 classes apart, imagenet has 2"),
@@ -74,7 +74,7 @@ def test_what_can_t_be_judged_is_one_line_and_a_code(
         ([foreign, tmp_path / "no"], 66, "no does not exist"),
         ([foreign, data, "--device", "sdaa"], 69, "torch_sdaa"),
         ([foreign, data, "--device", "tpu"], 64, "--device: 'tpu' is not one of"),
-        ([foreign, data, "--image_size", "7"], 64, "--image_size: must be 18 to 1024 (or 0), not 7"),
+        ([foreign, data, "--eval_size", "7"], 64, "--eval_size: must be 18 to 1024 (or 0), not 7"),
         ([foreign, data, "--bs", "many"], 64, "--batch_size: must be a whole number, not 'many'"),
         ([foreign, data, "--fast"], 64, "command line: unrecognized arguments: --fast"),
         ([], 64, "command line: the following arguments are required: checkpoint"),

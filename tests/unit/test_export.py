@@ -29,7 +29,7 @@ def test_the_file_computes_what_the_network_does_at_any_batch_and_says_what_it_i
     foreign: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "network.onnx"
-    code, out, err = outcome(capsys, foreign, target, "--dataset_path", data, "--image_size", SIDE)
+    code, out, err = outcome(capsys, foreign, target, "--dataset_path", data, "--eval_size", SIDE)
     assert (code, err) == (0, "")
     said = json.loads(out)
     assert said["path"] == str(target)
@@ -53,7 +53,7 @@ def test_images_and_a_file_of_class_names_stand_in_for_a_data_set(
     foreign: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "names.txt").write_text("Katze\nHund\nAal\n")
-    words = ["--image_size", SIDE, "--classes", tmp_path / "names.txt", "--images", *(data / "val/cat").iterdir()]
+    words = ["--eval_size", SIDE, "--classes", tmp_path / "names.txt", "--images", *(data / "val/cat").iterdir()]
     code, out, err = outcome(capsys, foreign, tmp_path / "network.onnx", "--text", *words)
     assert (code, err) == (0, "")
     assert out.startswith(f"{tmp_path / 'network.onnx'}: opset 17, fp32, any batch size; torch and onnxruntime agree")
@@ -66,7 +66,7 @@ def test_a_checkpoint_brings_its_class_names_and_counters(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in network().state_dict().items()}
-    state = {"model": "resnet18", "classes": CLASSES, "dataset": "imagenet", "image_size": SIDE, "epoch": 4, "step": 7}
+    state = {"model": "resnet18", "classes": CLASSES, "dataset": "imagenet", "eval_size": SIDE, "epoch": 4, "step": 7}
     own = checkpoint.save(tmp_path, 7, tensors, state).path
     code, _, err = outcome(capsys, own, tmp_path / "n.onnx", "--images", data / "val/cat/0.png")
     assert (code, err) == (0, "")
@@ -84,7 +84,7 @@ def test_a_file_that_does_not_agree_with_the_network_is_not_left_there(
 ) -> None:
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     (tmp_path / "network.onnx").write_text("an older one")
-    words = [foreign, tmp_path / "network.onnx", "--dataset_path", data, "--image_size", SIDE]
+    words = [foreign, tmp_path / "network.onnx", "--dataset_path", data, "--eval_size", SIDE]
     code, out, err = outcome(capsys, *words)
     assert (code, out) == (70, "")
     assert "torch and onnxruntime differ by" in err

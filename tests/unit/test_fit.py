@@ -10,10 +10,11 @@ import pytest
 
 from app.config import TrainConfig
 from app.resilience.exit_codes import TrainingError
-from app.resilience.fit import options, require_fit
+from app.resilience.fit import changes, options, require_fit, surroundings
 
 CONFIG = TrainConfig(model="resnet18", dataset="digits", batch_size=8, learning_rate=0.1, device="cpu")
 STATE: dict[str, Any] = json.loads(json.dumps({"model": "resnet18", "options": options(CONFIG), "classes": ("0", "1")}))
+HERE = surroundings(CONFIG, 1437, "x86")
 
 
 def refused(state: dict[str, Any], config: TrainConfig, classes: tuple[str, ...] = ("0", "1")) -> tuple[int, str]:
@@ -54,7 +55,32 @@ def test_other_classes_are_refused(classes: tuple[str, ...], words: str) -> None
     assert f"--dataset_path: 1/step-4 was {words}" in message
 
 
-def test_a_checkpoint_from_before_the_options_were_kept_is_judged_by_its_model() -> None:
-    older = {"model": "resnet18", "classes": ["0", "1"]}
-    require_fit("1/step-4", older, CONFIG, ("0", "1"))
-    assert refused(older, replace(CONFIG, model="resnet50"))[0] == 64
+def test_the_same_gang_and_images_are_nothing_to_tell() -> None:
+    assert changes("1/step-4", HERE, surroundings(replace(CONFIG, epochs=9), 1437, "x86")) == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (0.1, "the learning rate stays 0.1 (in proportion to the batch it would be --lr 0.4)"),
+        (0.3, "the learning rate is 0.3 as given, no longer 0.1"),
+    ],
+)
+def test_another_gang_is_told_with_its_batch_and_learning_rate(rate: float, told: str) -> None:
+    now = surroundings(replace(CONFIG, nproc_per_node=2, nnodes=2, learning_rate=rate), 1437, "x86")
+    assert changes("1/step-4", HERE, now) == [
+        f"1/step-4 was made by 1 ranks, now there are 4: the global batch is 32 and no longer 8; {told}"
+    ]
+
+
+def test_other_images_than_the_checkpoint_was_trained_on_are_told() -> None:
+    (line,) = changes("1/step-4", HERE, surroundings(CONFIG, 1438, "x86"))
+    assert line.startswith(
+        "1/step-4 was trained on 1437 images, now there are 1438: in the rest of this epoch some may"
+    )
+
+
+def test_another_machine_is_told_because_the_run_is_not_bitwise_the_same_there() -> None:
+    assert changes("1/step-4", HERE, surroundings(CONFIG, 1437, "arm")) == [
+        "1/step-4 was made with x86, now it is arm: the run goes on, but not bit for bit as it would have there"
+    ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from app.launcher.cgroup import oom_kills, usable_cpus
+from app.launcher.cgroup import cpu_quota, memory_limit, oom_kills
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -17,6 +18,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
+V1_CPU = "sys/fs/cgroup/cpu,cpuacct"
 V1 = "9:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n"
 
 
@@ -37,21 +39,30 @@ def test_oom_kills_are_counted(tmp_path: Path, files: dict[str, str], kills: int
     assert oom_kills(tree(tmp_path, files)) == kills
 
 
-def test_cpus_are_bounded_by_the_quota(tmp_path: Path) -> None:
-    unbounded = usable_cpus(tree(tmp_path / "none", {}))
-    v2 = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "{}\n"}
-    assert unbounded >= 1
-    for number, (text, expected) in enumerate(
-        [("max 100000", unbounded), ("150000 100000", 1), ("20000 100000", 1), ("99900000 100000", unbounded)]
-    ):
-        files = {name: content.replace("{}", text) for name, content in v2.items()}
-        assert usable_cpus(tree(tmp_path / str(number), files)) == min(expected, unbounded)
-    folder = "sys/fs/cgroup/cpu,cpuacct"
-    v1 = {
-        "proc/self/cgroup": V1,
-        f"{folder}/cpu.cfs_quota_us": "100000\n",
-        f"{folder}/cpu.cfs_period_us": "100000\n",
-    }
-    assert usable_cpus(tree(tmp_path / "v1", v1)) == 1
-    v1[f"{folder}/cpu.cfs_quota_us"] = "-1\n"
-    assert usable_cpus(tree(tmp_path / "v1", v1)) == unbounded
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, math.inf),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, math.inf),
+        ({"proc/self/cgroup": V1, f"{V1_CPU}/cpu.cfs_quota_us": "300000", f"{V1_CPU}/cpu.cfs_period_us": "100000"}, 3),
+        ({"proc/self/cgroup": V1, f"{V1_CPU}/cpu.cfs_quota_us": "-1", f"{V1_CPU}/cpu.cfs_period_us": "1"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_quota_is_cpus_worth_of_time(tmp_path: Path, files: dict[str, str], quota: float) -> None:
+    assert cpu_quota(tree(tmp_path, files)) == quota
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "8589934592\n"}, 2**33),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, math.inf),
+        ({"proc/self/cgroup": V1, "sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n"}, 2**30),
+        ({"proc/self/cgroup": V1, "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_memory_limit_is_infinite_where_there_is_none(tmp_path: Path, files: dict[str, str], limit: float) -> None:
+    assert memory_limit(tree(tmp_path, files)) == limit

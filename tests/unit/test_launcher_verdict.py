@@ -22,6 +22,11 @@ def killed(rank: int) -> RankEnd:
     return RankEnd(rank, -9, None, killed=True)
 
 
+def test_a_reason_that_says_more_than_the_code_stays() -> None:
+    taken = RankEnd(0, 141, Outcome(141, "--master_port: port 1 is in use", "PortInUse"))
+    assert verdict([taken, end(1, 140, "peer")]) == Verdict(141, "PortInUse", "rank 0: --master_port: port 1 is in use")
+
+
 def decide(*ends: RankEnd, **seen: object) -> Verdict:
     return verdict(list(ends), **seen)  # type: ignore[arg-type]
 

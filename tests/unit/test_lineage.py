@@ -19,7 +19,7 @@ from app.config import OPTIONS, TrainConfig
 from app.resilience import checkpoint
 from app.resilience.checkpoint import TENSORS, CheckpointInfo
 from app.resilience.exit_codes import ExitCode, TrainingError
-from app.resilience.identity import RECIPE, Identity, recipe_hash
+from app.resilience.identity import RECIPE, Identity, claim_identity, recipe_hash, recorded_weights
 from app.resilience.lineage import END, Lineage, volume_errors
 from app.resilience.starts import Link, Record, line
 
@@ -343,16 +343,29 @@ def test_every_option_is_known_to_be_recipe_or_not() -> None:
         "dataset_path", "early_stop", "compile", "device", "nproc_per_node", "nnodes", "node_rank", "master_addr",
         "master_port", "num_workers", "checkpoint_dir", "checkpoint_minutes", "keep", "resume", "adopt", "export",
         "log_interval", "profiler", "profiler_dir", "metrics_port", "gang_port", "watchdog_seconds", "grace_seconds",
-        "rendezvous_timeout", "print_plan",
+        "rendezvous_timeout", "print_plan", "index_cache", "max_bad_images", "eval_size", "trust_checkpoint",
+        "cpu_binding",
     }  # fmt: skip
     assert set(OPTIONS) - others == RECIPE
 
 
 def test_the_hash_is_of_the_recipe_alone() -> None:
     other = dataclasses.replace(CONFIG, nnodes=2, nproc_per_node=4, num_workers=0, keep=9, checkpoint_dir="/x")
-    assert recipe_hash(other) == recipe_hash(CONFIG)
+    assert recipe_hash(other)[0] == recipe_hash(CONFIG)[0]
     assert recipe_hash(dataclasses.replace(CONFIG, image_size=CONFIG.size)) == recipe_hash(CONFIG)
     assert recipe_hash(dataclasses.replace(CONFIG, learning_rate=0.1))[0] != recipe_hash(CONFIG)[0]
+
+
+def test_weights_to_begin_with_belong_to_the_recipe_by_their_content(tmp_path: Path) -> None:
+    here, there = (dataclasses.replace(CONFIG, pretrained=path) for path in ("/here/r50.pth", "/there/r50.pth"))
+    assert recipe_hash(here, "0123") == recipe_hash(there, "0123")
+    assert len({recipe_hash(here, content)[0] for content in ("", "0123", "4567")}) == 3
+    (tmp_path / "starts").mkdir()
+    claim_identity(tmp_path, Identity.of(here, "", "0123"), adopt=False, empty=False)
+    with pytest.raises(TrainingError, match="--pretrained 0123 there, 4567 here"):
+        claim_identity(tmp_path, Identity.of(there, "", "4567"), adopt=False, empty=False)
+    assert recorded_weights(tmp_path) == "0123"
+    assert recorded_weights(tmp_path / "starts") == ""
 
 
 def test_an_option_that_a_later_version_adds_does_not_change_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +385,19 @@ def test_another_recipe_is_refused_in_one_line_that_says_what_differs(tmp_path: 
         assert part in caught.value.message
     assert "\n" not in caught.value.message
     assert os.listdir(tmp_path / "starts") == ["1"]
+
+
+def test_another_learning_rate_needs_a_gang_of_another_size(tmp_path: Path) -> None:
+    commit(start(tmp_path), 1)
+    with pytest.raises(TrainingError, match=r"another recipe \(--lr 0.064 there, 0.128 here\)"):
+        Lineage.open(tmp_path, identity(learning_rate=0.128), attempt=1)
+    with pytest.raises(TrainingError, match=r"--lr 0.064 there, 0.128 here; --seed 1234 there, 5 here"):
+        Lineage.open(tmp_path, identity(learning_rate=0.128, nproc_per_node=2, seed=5), attempt=1)
+    larger = identity(learning_rate=0.128, nproc_per_node=2)
+    assert chosen(Lineage.open(tmp_path, larger, attempt=1)) == "1/step-1"
+    assert chosen(Lineage.open(tmp_path, larger, attempt=2)) == "1/step-1"
+    with pytest.raises(TrainingError, match=r"another recipe \(--lr 0.128 there, 0.3 here\)"):
+        Lineage.open(tmp_path, identity(learning_rate=0.3, nproc_per_node=2), attempt=3)
 
 
 def test_another_recipe_may_have_a_directory_without_checkpoints(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ from app.command_line import parse
 from controller.api import load, train_config
 from controller.local import LocalError
 from controller.local.documents import pod_document
-from controller.local.template import Places, PodPlan, base_environment, expand, map_paths, plan_pod
+from controller.local.template import (
+    Places,
+    PodPlan,
+    base_environment,
+    expand,
+    map_paths,
+    own_devices,
+    plan_pod,
+)
 from controller.render import render_job
 
 EXPERIMENT = """
@@ -161,5 +169,26 @@ def test_mount_paths_are_mapped_where_a_path_begins_and_the_longest_wins(text: s
 
 
 def test_the_callers_environment_stays_outside_but_for_what_an_image_and_a_device_plugin_give():
-    base = base_environment({"PATH": "/bin", "SECRET": "s", "CUDA_VISIBLE_DEVICES": "1"}, 42, Path("/code"))
-    assert base == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "PYTHONPATH": "/code", "RESNET_PARENT_PID": "42"}
+    base = base_environment({"PATH": "/bin", "SECRET": "s", "CUDA_VISIBLE_DEVICES": "1"}, 42)
+    ours = {"PYTHONPATH": str(Path(__file__).parents[2]), "RESNET_PARENT_PID": "42"}
+    assert base == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", **ours}
+
+
+@pytest.mark.parametrize(
+    ("environ", "device", "expected"),
+    [
+        ({}, "sdaa", [{"SDAA_VISIBLE_DEVICES": "0,1"}, {"SDAA_VISIBLE_DEVICES": "2,3"}]),
+        ({"SDAA_VISIBLE_DEVICES": "9,8,7,6,5"}, "sdaa",
+         [{"SDAA_VISIBLE_DEVICES": "9,8"}, {"SDAA_VISIBLE_DEVICES": "7,6"}]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b,GPU-c,GPU-d"}, "cuda",
+         [{"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}, {"CUDA_VISIBLE_DEVICES": "GPU-c,GPU-d"}]),
+        ({"CUDA_VISIBLE_DEVICES": "3"}, "cpu", [{}, {}]),
+    ],
+)  # fmt: skip
+def test_each_pod_sees_devices_of_its_own(environ, device, expected):
+    assert own_devices(environ, device, 2, 2) == expected
+
+
+def test_fewer_devices_than_the_pods_need_are_refused_by_the_variables_name():
+    with pytest.raises(LocalError, match=r"CUDA_VISIBLE_DEVICES is '0,1,2', but 2 pod\(s\) of 2 device\(s\) need 4"):
+        own_devices({"CUDA_VISIBLE_DEVICES": "0,1,2"}, "cuda", 2, 2)

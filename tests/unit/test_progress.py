@@ -39,8 +39,14 @@ def test_a_document_is_read_field_by_field():
         IDENTITY,
     )
     assert document.step == 7
+    assert (document.straggler_rank, document.straggler_ratio) == (None, None)
     assert (document.loss, document.top1, document.eta_seconds) == (0.25, 0.5, 12.0)
     assert (document.last_checkpoint, document.exported, document.best_top1) == (5, "/c/model.onnx", None)
+
+
+def test_a_straggler_is_read():
+    document = parse(raw(straggler_rank=5, straggler_ratio=1.6), IDENTITY)
+    assert (document.straggler_rank, document.straggler_ratio) == (5, 1.6)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,8 @@ def test_a_document_is_read_field_by_field():
         (raw(message=7), "message must be text"),
         (raw(reason="two words"), "reason must be one word"),
         (raw(eta_seconds=-1), "eta_seconds must be"),
+        (raw(straggler_rank=-1), "straggler_rank must be"),
+        (raw(straggler_ratio="slow"), "straggler_ratio must be"),
         (raw(loss=math.nan), "NaN"),
         (raw(loss=math.inf), "Infinity"),
         (raw().replace(b'"step": 10', b'"loss": 1e999'), "loss must be finite"),

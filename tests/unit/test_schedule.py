@@ -32,19 +32,24 @@ def test_a_warm_up_longer_than_the_run_is_warm_up_only() -> None:
 
 
 @given(
-    epochs=st.integers(1, 200),
+    length=st.integers(1, 200),
     warmup=st.integers(0, 200),
     base=st.floats(1e-6, 100),
-    schedule=st.sampled_from([cosine, polynomial]),
+    schedule=st.sampled_from(["cosine", "polynomial"]),
 )
-def test_every_rate_is_above_zero_and_at_most_the_base(epochs, warmup, base, schedule) -> None:
-    rates = [schedule(e, epochs=epochs, base=base, warmup=warmup) for e in range(epochs)]
+def test_every_rate_is_above_zero_and_at_most_the_base(length, warmup, base, schedule) -> None:
+    if schedule == "cosine":
+        rates = [cosine(epoch, epochs=length, base=base, warmup=warmup) for epoch in range(length)]
+    else:
+        rates = [polynomial(step, steps=length, base=base, warmup=warmup) for step in range(1, length + 1)]
     assert all(0 < rate <= max(base, 1e-4) * (1 + 1e-12) for rate in rates)
-    peak = min(warmup, epochs)
+    peak = min(warmup, length)
     assert rates[:peak] == sorted(rates[:peak])
 
 
-def test_polynomial_decay_has_power_two() -> None:
-    rates = [polynomial(e, epochs=12, base=10.0, warmup=2) for e in range(2, 12)]
-    assert rates[0] == 10.0
-    assert rates[5] == pytest.approx(1e-4 + (10.0 - 1e-4) * 0.25)
+def test_polynomial_decay_is_mlperfs_formula_at_every_step() -> None:
+    # 12 epochs of 5 steps, 2 of them warm-up: from step 1 to 60, and 1e-4 would be step 61's.
+    rates = [polynomial(step, steps=60, base=10.0, warmup=10) for step in range(1, 61)]
+    assert rates[:10] == pytest.approx([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    assert rates[10:] == pytest.approx([1e-4 + (10.0 - 1e-4) * (1 - done / 51) ** 2 for done in range(1, 51)])
+    assert rates[-1] == pytest.approx(1e-4 + (10.0 - 1e-4) / 51**2)

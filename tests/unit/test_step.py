@@ -1,14 +1,12 @@
 """One optimizer step: accumulation, what is summed on the device, the discarded passes."""
 
-import math
-
 import pytest
 import torch
 
 from app.accelerators.cpu import Cpu
 from app.config import TrainConfig
 from app.data.loader import Batch
-from app.step import Interval, Stepper
+from app.step import Stepper
 
 
 class Tiny(torch.nn.Module):
@@ -31,7 +29,7 @@ def stepper(network: torch.nn.Module, **changes) -> Stepper:
 def batch(seed: int, size: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (size, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    return Batch(images, torch.randint(0, 4, (size,), generator=generator), bad=1)
+    return Batch(images, torch.randint(0, 4, (size,), generator=generator))
 
 
 def network(seed: int = 0) -> Tiny:
@@ -44,9 +42,7 @@ def test_accumulated_batches_give_the_mean_of_their_gradients() -> None:
     accumulated = stepper(ours, accumulate=3)
     accumulated.warm_up(print)
     ours.load_state_dict(theirs.state_dict())
-    waited, bad = accumulated.run(iter([batch(1), batch(2), batch(3)]))
-    assert bad == 3
-    assert waited >= 0
+    assert accumulated.run(iter([batch(1), batch(2), batch(3)])) >= 0
 
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.875, weight_decay=2**-15)
     for seed in (1, 2, 3):
@@ -63,7 +59,8 @@ def test_warming_up_counts_nothing_and_leaves_no_gradient() -> None:
     made.warm_up(print)
     assert all(parameter.grad is None for parameter in made.network.parameters())
     assert made.optimizer.state_dict()["state"] == {}
-    assert made.interval.read(Cpu())["nonfinite"] == 0
+    made.interval.read(Cpu())
+    assert (made.interval.nonfinite_steps, made.interval.busy_seconds) == (0, 0)
 
 
 def test_pixels_are_normalised_as_torchvision_does() -> None:
@@ -76,32 +73,24 @@ def test_pixels_are_normalised_as_torchvision_does() -> None:
     assert made.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_interval_counts_non_finite_losses_and_those_in_a_row() -> None:
-    interval, cpu = Interval(torch.device("cpu")), Cpu()
-    for loss in (1.0, math.nan, 3.0, math.inf, math.nan):
-        interval.count(torch.tensor(loss))
-        interval.busy(10.0, 10.5)
-    read = interval.read(cpu)
-    assert (read["loss"], read["nonfinite"], interval.nonfinite_in_row) == (2.0, 3, 2)
-    assert read["busy"] == pytest.approx(2.5)
-    interval.count(torch.tensor(math.nan))
-    read = interval.read(cpu)
-    assert math.isnan(read["loss"])
-    assert interval.nonfinite_in_row == 3, "a row of non-finite losses goes on over a log line"
-    interval.count(torch.tensor(4.0))
-    assert interval.read(cpu)["loss"] == 4.0
-    assert interval.nonfinite_in_row == 0
-
-
 def test_a_compiler_that_fails_is_named_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_):
         raise RuntimeError("no compiler here\nsecond line")
 
-    monkeypatch.setattr(torch, "compile", lambda module: broken)
+    monkeypatch.setattr(torch, "compile", lambda module, backend: broken)
     said: list[str] = []
     made = stepper(network(), compile=True)
     made.warm_up(said.append)
     assert said == ["train: --compile True does not work here (no compiler here): training without it"]
+    made.run(iter([batch(1)]))
+
+
+def test_a_compiler_that_this_torch_does_not_have_is_named_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cpu, "compiler", "teco_inductor")
+    said: list[str] = []
+    made = stepper(network(), compile=True)
+    made.warm_up(said.append)
+    assert "(Invalid backend: 'teco_inductor'" in said[0]
     made.run(iter([batch(1)]))
 
 
@@ -130,4 +119,31 @@ def test_busy_time_ends_with_the_last_gradient() -> None:
     made = Stepper(config, network(), marks, torch.device("cpu"), peers=False)
     made.warm_up(print)
     made.run(iter([batch(1)]))
-    assert made.interval.read(marks)["busy"] == 1.0, "from before the forward pass to the first layer's gradient"
+    made.interval.read(marks)
+    assert made.interval.busy_seconds == 1.0, "from before the forward pass to the first layer's gradient"
+
+
+def test_a_static_loss_scale_that_always_overflows_is_seen_in_the_row_of_skipped_steps() -> None:
+    class Half(Cpu):
+        low_precision = torch.float16
+
+    config = TrainConfig(
+        model="resnet18", device="cpu", dataset="digits", batch_size=4, learning_rate=0.1, autocast=True,
+        loss_scale=2.0**24,
+    )  # fmt: skip
+    made = Stepper(config, network(), Half(), torch.device("cpu"), peers=False)
+    made.warm_up(print)
+    before = made.network.fc.weight.detach().clone()
+    for seed in range(3):
+        made.run(iter([batch(seed)]))
+    made.interval.read(Half())
+    assert torch.equal(made.network.fc.weight, before)
+    assert (made.interval.skipped_in_row, made.interval.nonfinite_in_row, made.scale) == (3, 0, 2.0**24)
+
+
+def test_a_step_that_changed_the_weights_was_not_skipped() -> None:
+    made = stepper(network())
+    made.warm_up(print)
+    made.run(iter([batch(1)]))
+    made.interval.read(Cpu())
+    assert (made.interval.skipped_in_row, made.scale) == (0, 1.0)

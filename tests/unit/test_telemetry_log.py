@@ -94,3 +94,22 @@ def test_a_run_that_is_all_warm_up_is_warned_of_with_the_rate_it_ends_at() -> No
         "train: warning: the warm-up of 4 epochs takes the whole run of 2: the learning rate ends at 0.05 and is never "
         "lowered; give more --epoch or less --warm_up"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "steps", "said"),
+    [
+        ({}, 1437, 22, ["train: an epoch is 22 steps of 64 images: 29 of the 1437 are left out, others each time"]),
+        ({}, 1408, 22, []),
+        ({"steps_per_epoch": 10}, 1437, 10, []),
+        (
+            {"steps_per_epoch": 30},
+            1437,
+            22,
+            ["train: --step 30: an epoch has no more than 22 steps, and ends with them"],
+        ),
+    ],
+)
+def test_an_epoch_says_what_it_leaves_out_and_where_step_asks_for_too_much(options, images, steps, said) -> None:
+    config = TrainConfig(model="resnet18", dataset="digits", device="cpu", batch_size=64, learning_rate=0.1, **options)
+    assert console.epoch_lines(config, images, steps) == said

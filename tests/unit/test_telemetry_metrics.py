@@ -21,7 +21,8 @@ BEAT = Beat(
     updated_at=1_700_000_100.0, busy_seconds=12.5, data_wait_seconds=0.5, loss=1.5, learning_rate=0.1,
     gradient_scale=65536.0, images_per_second=1125.0, eta_seconds=60.0, top1=0.9, top5=0.99, best_top1=0.95,
     validation_loss=1.1, checkpoint_time=1_700_000_000.0, checkpoint_seconds=3.0, step_seconds_sum=4.5,
-    step_seconds_buckets=[0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1],
+    step_seconds_buckets=[0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1], slowdown_ratio=1.5, straggler_rank=1,
+    straggler_ratio=1.5,
 )  # fmt: skip
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -40,7 +41,7 @@ def scrape(beats: Beats) -> Samples:
 
 
 def test_every_value_of_node_0() -> None:
-    samples = scrape({0: BEAT, 1: dataclasses.replace(BEAT, busy_seconds=99.0, memory_bytes=78)})
+    samples = scrape({0: BEAT, 1: dataclasses.replace(BEAT, busy_seconds=99.0, slowdown_ratio=0.5, memory_bytes=78)})
     phases = {name: samples.pop(("resnet_training_phase", (("phase", name),))) for name in
               ("start", "scan", "first_step", "train", "validate", "checkpoint", "export", "done")}  # fmt: skip
     assert [name for name, value in phases.items() if value] == ["train"]
@@ -64,6 +65,8 @@ def test_every_value_of_node_0() -> None:
         ("resnet_training_data_wait_seconds_total", ()): 0.5,
         ("resnet_training_rank_busy_seconds_total", (("rank", "0"),)): 12.5,
         ("resnet_training_rank_busy_seconds_total", (("rank", "1"),)): 99,
+        ("resnet_training_rank_slowdown_ratio", (("rank", "0"),)): 1.5,
+        ("resnet_training_rank_slowdown_ratio", (("rank", "1"),)): 0.5,
         ("resnet_training_nonfinite_steps_total", ()): 1,
         ("resnet_training_bad_images_total", ()): 4,
         ("resnet_training_last_progress_timestamp_seconds", ()): 1_700_000_090,
@@ -83,7 +86,11 @@ def test_other_nodes_show_only_their_own_ranks() -> None:
     names = set(scrape({2: BEAT, 3: BEAT}))
     assert names == {
         (name, (("rank", rank),))
-        for name in ("resnet_training_rank_busy_seconds_total", "resnet_accelerator_memory_bytes")
+        for name in (
+            "resnet_training_rank_busy_seconds_total",
+            "resnet_training_rank_slowdown_ratio",
+            "resnet_accelerator_memory_bytes",
+        )
         for rank in ("2", "3")
     }
 
@@ -95,6 +102,7 @@ def test_what_does_not_exist_yet_is_left_out() -> None:
     assert samples["resnet_training_phase", (("phase", "start"),)] == 1
     assert "resnet_training_steps_total" in names
     for absent in ("resnet_training_loss", "resnet_validation_top1_ratio", "resnet_checkpoint_bytes",
+                   "resnet_training_rank_slowdown_ratio",
                    "resnet_training_last_progress_timestamp_seconds"):  # fmt: skip
         assert absent not in names
 

@@ -16,8 +16,8 @@ from app.telemetry.progress import document, encode, termination
 WHO = Identity("team", "resnet50", "uid", 3, "resnet50-3-worker-0")
 KEYS = [
     "namespace", "experiment", "attempt", "pod", "phase", "epoch", "epochs", "step", "steps", "loss", "loss_reason",
-    "learning_rate", "top1", "top5", "best_top1", "images_per_second", "eta_seconds", "last_checkpoint", "exported",
-    "export_error", "updated",
+    "learning_rate", "top1", "top5", "best_top1", "images_per_second", "eta_seconds", "straggler_rank",
+    "straggler_ratio", "last_checkpoint", "exported", "export_error", "updated",
 ]  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def test_document_of_a_run_under_way() -> None:
     beat = Beat(
         phase=Phase.TRAIN, epoch=2, epochs=8, step=30, steps=90, loss=1.5, learning_rate=0.1, top1=0.9, top5=0.99,
         best_top1=0.95, images_per_second=1125.0, eta_seconds=60.0, checkpoint_step=20, updated_at=5.0,
+        straggler_rank=3, straggler_ratio=1.5,
     )  # fmt: skip
     result = document(WHO, beat, since=1.0)
     assert list(result) == KEYS
@@ -32,7 +33,8 @@ def test_document_of_a_run_under_way() -> None:
         "namespace": "team", "experiment": "resnet50", "attempt": 3, "pod": "resnet50-3-worker-0", "phase": "train",
         "epoch": 2, "epochs": 8, "step": 30, "steps": 90, "loss": 1.5, "loss_reason": None, "learning_rate": 0.1,
         "top1": 0.9, "top5": 0.99, "best_top1": 0.95, "images_per_second": 1125.0, "eta_seconds": 60.0,
-        "last_checkpoint": 20, "exported": None, "export_error": None, "updated": 5.0,
+        "straggler_rank": 3, "straggler_ratio": 1.5, "last_checkpoint": 20, "exported": None,
+        "export_error": None, "updated": 5.0,
     }  # fmt: skip
 
 
@@ -41,6 +43,7 @@ def test_document_before_the_first_beat() -> None:
     assert list(result) == KEYS
     assert (result["phase"], result["loss"], result["loss_reason"]) == ("start", None, None)
     assert (result["last_checkpoint"], result["updated"]) == (None, 7.0)
+    assert (result["straggler_rank"], result["straggler_ratio"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from controller.api import HistoryEntry
-from controller.verdict import Outcome, from_status, judge, stands_at, to_status
+from controller.verdict import Outcome, avoid_node, from_status, judge, stands_at, to_status
 from tests.unit.documents import disruption, ended, pod, running, words
 
 UIDS = ("uid-of-pod-1-0", "uid-of-pod-1-1")
@@ -57,6 +57,7 @@ ONE_POD = {
     "disrupted in a new way": (running(conditions=[disruption("DeletionByMoon")]), "Retry", "Disrupted", False),
     "stopped": (ended(143), "Retry", "Stopped", False),
     "device lost": (ended(141), "Retry", "DeviceLost", True),
+    "port in use": (ended(141, words=words(reason="PortInUse")), "Retry", "PortInUse", True),
     "volume": (ended(144), "Retry", "VolumeIO", True),
     "unclassified": (ended(145, words=words(exception="RuntimeError")), "Retry", "Unclassified", True),
     "hang": (ended(142), "Retry", "Hung", True),
@@ -111,9 +112,14 @@ def test_a_replacement_is_not_asked_how_it_ended():
 
 
 STRONGEST_FIRST = [
-    "bad option", "out of memory by the runtime", "node lost", "stopped", "device lost", "volume", "unclassified",
-    "hang", "killed", "lost a peer", "node full after all", "being deleted",
+    "bad option", "out of memory by the runtime", "node lost", "stopped", "device lost", "port in use", "volume",
+    "unclassified", "hang", "killed", "lost a peer", "node full after all", "being deleted",
 ]  # fmt: skip
+
+
+def test_a_node_that_lost_a_device_or_has_a_port_taken_is_avoided_and_no_other():
+    reasons = ("DeviceLost", "PortInUse", "VolumeIO", "Hung")
+    assert [avoid_node(reason, "node-1") for reason in reasons] == ["node-1", "node-1", None, None]
 
 
 def at(index, name):

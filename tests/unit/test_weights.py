@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from app import weights
 from app.config import MODELS
 from app.resilience import checkpoint
 from app.resilience.exit_codes import ExitCode, TrainingError
-from app.weights import Facts, Weights, check_classes, load_network, recognise
+from app.weights import Facts, Weights, check_classes, fingerprint, load_network, recognise
 from tests.pictures import CLASSES, SIDE, network
 
-STATE = {"model": "resnet18", "classes": CLASSES, "dataset": "imagenet", "image_size": SIDE, "epoch": 4, "step": 7}
+STATE = {
+    "model": "resnet18", "classes": CLASSES, "dataset": "imagenet", "image_size": 32, "eval_size": SIDE, "epoch": 4,
+    "step": 7,
+}  # fmt: skip
 Tensors = dict[str, torch.Tensor]
 
 
@@ -40,6 +44,9 @@ FOREIGN: dict[str, Callable[[Tensors], Any]] = {
     "torchvision's": lambda t: t,
     "the original's": lambda t: prefixed("module.", t),
     "the original's, wrapped": lambda t: {"state_dict": prefixed("module.", t), "epoch": 3},
+    "the original's stages": lambda t: {
+        re.sub(r"^layer(\d)", lambda m: f"module.layers.{int(m[1]) - 1}", n): v for n, v in t.items()
+    },
     "torchvision's reference": lambda t: {"model": t, "optimizer": {"state": {}, "lr": [0.1]}, "epoch": 1},
     "compiled under DDP": lambda t: {"model": prefixed("module._orig_mod.", t)},
     "torchvision's oldest": lambda t: {name: v for name, v in t.items() if "num_batches" not in name},
@@ -206,7 +213,7 @@ def test_a_torch_that_could_run_a_files_code_is_refused_unless_it_is_trusted(
     torch.save(SMALL, pickled)
     safetensors.torch.save_file(SMALL, safe)
     own = save_own(tmp_path, 7, SMALL)
-    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    monkeypatch.setattr(torch, "__version__", "2.3.1+cpu")  # older than any that runs this test
     with pytest.raises(TrainingError, match="--trust_checkpoint") as error:
         weights.read(pickled)
     assert error.value.code == ExitCode.BAD_OPTION
@@ -230,3 +237,29 @@ def test_other_classes_are_refused(classes: list[str] | None, names: list[str], 
 @pytest.mark.parametrize("classes", [None, CLASSES])
 def test_the_same_classes_pass_and_so_do_as_many_where_a_file_names_none(classes: list[str] | None) -> None:
     check_classes(Facts(Path("f"), "resnet18", 3, classes), CLASSES, "here")
+
+
+def test_a_fingerprint_is_of_the_content_wherever_it_lies(tensors: Tensors, tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        torch.save(SMALL, tmp_path / place / "network.pth")
+        save_own(tmp_path / place, 7, SMALL, epoch={"here": 4, "there": 5}[place])
+    assert fingerprint(tmp_path / "here/network.pth") == fingerprint(tmp_path / "there/network.pth")
+    own = fingerprint(tmp_path / "here/step-7")
+    assert own == fingerprint(tmp_path / "there/step-7")
+    assert own != fingerprint(save_own(tmp_path, 8, tensors))
+    assert own != fingerprint(tmp_path / "here/network.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("gone.pth", 66, "gone.pth cannot be read: No such file"),
+        ("", 64, "name a checkpoint (…/step-<number>) or a file"),
+    ],
+)
+def test_what_has_no_fingerprint_is_one_line(name: str, code: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        fingerprint(tmp_path / name)
+    assert caught.value.code == code
+    assert said in caught.value.message

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from app.data.tarindex import PARTS
+from app.data.samples import PARTS
 
 Progress = Callable[[str, int, int], None]
 """Called in the caller's thread with what is counted ("train classes"), how many are done and how many there are."""

@@ -29,7 +29,8 @@ from pathlib import Path
 from app.data.errors import shown, unwritable
 from app.data.ilsvrc.parallel import Progress, Stopped, for_every_class
 from app.data.ilsvrc.source import Counts, Source
-from app.data.tarindex import PARTS, Part, is_current, open_index, write_index
+from app.data.samples import PARTS
+from app.data.tarindex import Part, is_current, open_index, write_index
 from app.resilience.exit_codes import ExitCode, TrainingError
 
 MANIFEST = "ilsvrc2012.json"
@@ -104,13 +105,13 @@ def _index(out: Path, source: Source, workers: int, progress: Progress) -> tuple
 
 def _folders(out: Path, source: Callable[[], Source], workers: int, progress: Progress) -> tuple[bool, Counts]:
     work = out / PREPARING
-    done = _manifest(out / MANIFEST)
+    done = read_manifest(out / MANIFEST)
     if done is not None and all((out / part).is_dir() for part in PARTS):
         return False, done
     if not (work / "manifest.json").exists():
         _refuse_others(out)
         _fill(work, source(), workers, progress)
-    counts = _manifest(work / "manifest.json")
+    counts = read_manifest(work / "manifest.json")
     if counts is None:
         message = f"{shown(work / 'manifest.json')} is damaged; remove {shown(work)} and start again"
         raise TrainingError(ExitCode.BAD_DATA, message)
@@ -206,7 +207,8 @@ def _require_same_source(work: Path, source: Source) -> None:
         raise TrainingError(ExitCode.BAD_OPTION, message)
 
 
-def _manifest(path: Path) -> Counts | None:
+def read_manifest(path: Path) -> Counts | None:
+    """What a manifest says that was written; None where there is none, or none that can be understood."""
     try:
         facts = json.loads(path.read_text())
         return Counts(int(facts["classes"]), int(facts["train"]), int(facts["val"]))

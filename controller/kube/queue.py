@@ -1,0 +1,117 @@
+"""Which experiment is looked at next: each at most once at a time, and never twice for two reasons at once."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+import time
+
+from controller.kube.trim import Key
+
+
+class Queue:
+    """A keyed queue with appointments and a back-off for each key. Threads share it.
+
+    A key that is added while it is worked on comes again afterwards. It has one appointment at most: a later one takes
+    the place of an earlier.
+
+    Args:
+        base, most: seconds of back-off after the first failure in a row, and at most.
+    """
+
+    def __init__(self, base: float = 0.2, most: float = 60.0) -> None:
+        self._changed = threading.Condition()
+        self._ready: dict[Key, None] = {}  # in order of arrival
+        self._busy: set[Key] = set()
+        self._again: set[Key] = set()
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, Key]] = []
+        self._failures: dict[Key, int] = {}
+        self._base = base
+        self._most = most
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker."""
+        with self._changed:
+            return len(self._ready) + len(self._again)
+
+    def add(self, key: Key) -> None:
+        """The key is to be looked at now."""
+        with self._changed:
+            self._add(key)
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """The key is to be looked at after that time, if nothing else has it looked at before."""
+        with self._changed:
+            self._due[key] = time.monotonic() + max(0.0, seconds)
+            heapq.heappush(self._heap, (self._due[key], key))
+            self._changed.notify()
+
+    def failed(self, key: Key) -> float:
+        """The key could not be looked at: again after a back-off, which is returned in seconds."""
+        with self._changed:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(self._most, self._base * 2.0 ** min(failures - 1, 30))
+        delay *= random.uniform(0.75, 1.25)  # noqa: S311 - no secret: keeps those that failed together apart
+        self.add_after(key, delay)
+        return delay
+
+    def succeeded(self, key: Key) -> None:
+        """Ends the back-off of a key."""
+        with self._changed:
+            self._failures.pop(key, None)
+
+    def forget(self, key: Key) -> None:
+        """There is no such experiment any more."""
+        with self._changed:
+            self._failures.pop(key, None)
+            self._due.pop(key, None)
+
+    def get(self) -> Key | None:
+        """Waits for a key and takes it; `done` gives it back. None: the queue is closed."""
+        with self._changed:
+            while not self._closed:
+                wait = self._expire()
+                if self._ready:
+                    key = next(iter(self._ready))
+                    del self._ready[key]
+                    self._busy.add(key)
+                    return key
+                self._changed.wait(wait)
+            return None
+
+    def done(self, key: Key) -> None:
+        """The work on a key is over."""
+        with self._changed:
+            self._busy.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self._add(key)
+
+    def close(self) -> None:
+        """Nothing is given out any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _add(self, key: Key) -> None:
+        self._due.pop(key, None)
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._ready:
+            self._ready[key] = None
+            self._changed.notify()
+
+    def _expire(self) -> float | None:
+        """Makes ready whose time has come; returns the seconds until the next one's."""
+        now = time.monotonic()
+        while self._heap:
+            at, key = self._heap[0]
+            if self._due.get(key) == at:
+                if at > now:
+                    return at - now
+                self._add(key)
+            heapq.heappop(self._heap)  # also an appointment that was moved or has been kept
+        return None
