@@ -4,25 +4,38 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint docs lock clean
+.PHONY: help demo test test-unit test-compat cluster-up cluster-down image lint docs lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## train ResNet18 on real handwritten digits, 2 nodes x 2 ranks, on this machine (about 2 minutes)
 	@$(BIN)/resnetctl run -f examples/digits.yaml
 
-test: $(READY) ## all tests
-	@$(BIN)/python -m pytest tests
+test: $(READY) ## all tests, on a real cluster too (root; the first time it is built: 15 minutes)
+	@$(BIN)/python -m tests.cluster build && $(BIN)/python -m pytest tests
 
 test-unit: $(READY) ## the tests to run every minute: pure, seconds
 	@$(BIN)/python -m pytest tests/unit
 
+test-compat: $(READY) ## app's tests on torch 2.4, the oldest that it runs on (the first time: 5 GB into the cache)
+	@$(BIN)/python -m tests.compat
+
+image: $(READY) ## build the images from the Dockerfile, on small CPU-only bases made for the tests (root; minutes the first time)
+	@$(BIN)/python -m tests.cluster.images
+
+cluster-up: $(READY) ## start a real two-node Kubernetes on this machine (root; the first time it is built: 15 minutes)
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: $(READY) ## end that cluster and remove every trace of it
+	@$(BIN)/python -m tests.cluster down
+
 lint: $(READY) ## ruff, formatting, mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-docs: $(READY) ## write docs/options.md anew from app/config.py
+docs: $(READY) ## write docs/options.md and the CRD anew from the code
 	@$(BIN)/python -m app.options_doc > docs/options.md.new && mv docs/options.md.new docs/options.md
+	@$(BIN)/python -m controller.crd > manifests/crd/.new && mv manifests/crd/.new manifests/crd/resnetexperiments.resnet-operator.io.yaml
 
 lock: $(READY) ## lock the requirements anew from pyproject.toml
 	@requirements/lock.sh

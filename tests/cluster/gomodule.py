@@ -18,7 +18,7 @@ def module_directory(part: str, module: str) -> Path:
         RuntimeError: there is no Go, or the module can't be fetched or is not what go.sum says.
     """
     if shutil.which("go") is None:
-        raise RuntimeError(f"the Go command is needed to read {module}: install Go 1.23 or newer, with `go` on PATH")
+        raise RuntimeError(f"the Go command is needed to read {module}: install Go, with `go` on PATH")
     done = subprocess.run(
         ["go", "mod", "download", "-json", module],
         cwd=TOOLCHAIN / part,
