@@ -62,9 +62,9 @@ def test_a_training_that_diverges_ends_with_76_and_goes_on_from_a_checkpoint_tha
     assert sound(kept)
     assert not [word for word in lost.stderr + spoilt.stderr if word == "Traceback"]
 
-    on = run(small(images, tmp_path / "on", lr=0.01, resume=kept, epoch=2))
+    on = run(small(images, tmp_path / "on", lr=0.01, resume=before, epoch=2))
     assert on.returncode == 0, on.stdout + on.stderr
-    assert f"resuming from {kept}" in on.stdout
+    assert f"resuming from {before}" in on.stdout
     assert sound(newest(tmp_path / "on"))
 
 
