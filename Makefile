@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-compat cluster-up cluster-down image lint docs lock clean
+.PHONY: help demo test test-unit test-faults test-compat cluster-up cluster-down image lint bench docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: $(READY) ## all tests, on a real cluster too (root; the first time it is b
 
 test-unit: $(READY) ## the tests to run every minute: pure, seconds
 	@$(BIN)/python -m pytest tests/unit
+
+test-faults: $(READY) ## every end-to-end fault scenario of docs/reliability.md, those of `make test` too (root)
+	@$(BIN)/python -m tests.cluster build && $(BIN)/python -m pytest -m "faults or not faults" tests/e2e
 
 test-compat: $(READY) ## app's tests on torch 2.4, the oldest that it runs on (the first time: 5 GB into the cache)
 	@$(BIN)/python -m tests.compat
@@ -33,9 +36,15 @@ cluster-down: $(READY) ## end that cluster and remove every trace of it
 lint: $(READY) ## ruff, formatting, mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-docs: $(READY) ## write docs/options.md and the CRD anew from the code
+bench: $(READY) ## measure the operator, and write docs/performance.md anew (40 minutes; nothing else should run)
+	@$(BIN)/python -m bench.controller --json .bench.json && $(BIN)/python -m bench.report .bench.json && rm .bench.json
+
+docs: $(READY) ## write anew what is made from the code: the CRD, docs/options.md, docs/metrics.md, rules, dashboards, charts
 	@$(BIN)/python -m app.options_doc > docs/options.md.new && mv docs/options.md.new docs/options.md
 	@$(BIN)/python -m controller.crd > manifests/crd/.new && mv manifests/crd/.new manifests/crd/resnetexperiments.resnet-operator.io.yaml
+	@$(BIN)/python -m controller.chart .
+	@$(BIN)/python -m deviceplugin.api.generate
+	@$(BIN)/python -m observability .
 
 lock: $(READY) ## lock the requirements anew from pyproject.toml
 	@requirements/lock.sh

@@ -1,8 +1,8 @@
 """`python -m tests.compat [ARGUMENTS OF PYTEST]`: what concerns app/, on torch 2.4, the oldest that it runs on.
 
-Without arguments: the unit tests that need nothing of controller/, and the trainings on the stand-in for a Teco card,
-whose vendor still ships torch 2.4. The environment (requirements/compat.txt, about 5 GB: PyPI has torch 2.4 with CUDA
-only) is made once, in the cache.
+Without arguments: the unit tests that need nothing of controller/ or deviceplugin/, and the trainings on the stand-in
+for a Teco card, whose vendor still ships torch 2.4. The environment (requirements/compat.txt, about 5 GB: PyPI has
+torch 2.4 with CUDA only) is made once, in the cache.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def _make(at: Path) -> None:
 
 
 def concerns_app(test: Path) -> bool:
-    """Whether a test, with the helpers of tests/ that it imports, does without controller/."""
+    """Whether a test, with the helpers of tests/ that it imports, does without controller/ and deviceplugin/."""
     for node in ast.walk(ast.parse(test.read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in names:
             helper = ROOT / f"{name.replace('.', '/')}.py"
-            if name.split(".")[0] == "controller" or (
+            if name.split(".")[0] in ("controller", "deviceplugin") or (
                 helper.is_file() and name[:6] == "tests." and not concerns_app(helper)
             ):
                 return False

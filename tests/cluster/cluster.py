@@ -130,7 +130,7 @@ class Cluster:
         """
         if not self._held.held():
             self._check_machine()
-        self._build(toolchain.PROMETHEUS)
+        self._build(toolchain.PROMETHEUS, toolchain.HELM, toolchain.HELM3)
         if self.profile == "full":
             with self._step("images"):
                 build_images()

@@ -20,6 +20,8 @@ READY_SECONDS = 60.0
 # The node controller calls a silent node NotReady after this; Kubernetes' own default is 50 s.
 NODE_GRACE_SECONDS = 30
 DOMAIN = "cluster.local"
+# As OpenShift has it: blockOwnerDeletion needs the right to update the owner's finalizers.
+OWNERS = "OwnerReferencesPermissionEnforcement"
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -120,7 +122,7 @@ def start_api_server(state: Path, processes: Processes, block: Block | None) -> 
 
 def _with_nodes(admin: Pair, authority: Authority) -> list[str]:
     return [
-        "--enable-admission-plugins=NodeRestriction",
+        f"--enable-admission-plugins=NodeRestriction,{OWNERS}",
         f"--kubelet-client-certificate={admin.certificate}",
         f"--kubelet-client-key={admin.key}",
         f"--kubelet-certificate-authority={authority.pair.certificate}",
@@ -132,7 +134,11 @@ def _with_nodes(admin: Pair, authority: Authority) -> list[str]:
 
 def _alone() -> list[str]:
     # Nothing would make the service accounts that pods are refused without; loopback is no valid endpoint.
-    return ["--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"]
+    return [
+        f"--enable-admission-plugins={OWNERS}",
+        "--disable-admission-plugins=ServiceAccount",
+        "--endpoint-reconciler-type=none",
+    ]
 
 
 def start_controllers(state: Path, processes: Processes, api: ApiServer) -> None:
@@ -146,6 +152,8 @@ def start_controllers(state: Path, processes: Processes, api: ApiServer) -> None
             "--use-service-account-credentials=true",
             f"--node-monitor-grace-period={NODE_GRACE_SECONDS}s",
             "--node-monitor-period=2s",
+            # A claim that is made with its volume is bound at the next look, 15 s later by default.
+            "--pvclaimbinder-sync-period=1s",
         ],
         "kube-scheduler": [],
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -68,10 +68,10 @@ def api_namespace(api_server: Cluster) -> Iterator[Kubectl]:
     kubectl.delete("namespace", kubectl.namespace, wait=False)
 
 
-def new_namespace(kubectl: Kubectl) -> str:
-    """Create a namespace that enforces PodSecurity "restricted"; its name."""
+def new_namespace(kubectl: Kubectl, labels: Mapping[str, str] = RESTRICTED) -> str:
+    """Create a namespace, which enforces PodSecurity "restricted" unless it has other labels; its name."""
     name = f"test-{uuid.uuid4().hex[:8]}"
-    content: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+    content: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     kubectl.create(content)
     return name
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,10 @@ class Kubectl:
         Raises:
             KubectlError: it failed, or took longer than `timeout` seconds.
         """
-        where = [f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.kubeconfig.with_name('kubectl-cache')}"]
-        if self.namespace:
-            where.append(f"--namespace={self.namespace}")
         said = f"kubectl {' '.join(arguments)}"
         try:
             done = subprocess.run(
-                [toolchain.tool("kubectl"), *where, *arguments],
+                self._command(*arguments),
                 input=stdin,
                 capture_output=True,
                 text=True,
@@ -58,6 +56,25 @@ class Kubectl:
         if done.returncode:
             raise KubectlError(f"{said}: {done.stderr.strip()}")
         return done.stdout
+
+    @contextmanager
+    def following(self, path: Path, *arguments: str) -> Iterator[None]:
+        """`kubectl <arguments>` (get --watch, logs --follow) runs meanwhile; what it prints goes into `path`."""
+        with path.open("wb") as output:
+            process = subprocess.Popen(
+                self._command(*arguments), stdout=output, stderr=output, env={**os.environ, **NO_PROXY}
+            )
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+    def _command(self, *arguments: str) -> list[str | Path]:
+        where = [f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.kubeconfig.with_name('kubectl-cache')}"]
+        if self.namespace:
+            where.append(f"--namespace={self.namespace}")
+        return [toolchain.tool("kubectl"), *where, *arguments]
 
     def get(self, kind: str, name: str) -> Object:
         """One object."""

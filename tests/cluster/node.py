@@ -94,6 +94,10 @@ class Node:
         """There while somebody wants it to be off."""
         return self.directory / "off"
 
+    @property
+    def _kubeconfig(self) -> Path:
+        return self.directory / "kubelet.kubeconfig"
+
     def names(self) -> list[str]:
         """The names of its processes, in the order in which they start."""
         return [self.name, *(f"{self.name}-{service}" for service in ("containerd", "kubelet", "kube-proxy"))]
@@ -112,7 +116,7 @@ class Node:
         for on_disk in DISKS.values():
             (self.directory / on_disk).mkdir(parents=True, exist_ok=True)
         self._configure(group)
-        self._inside(["sh", "-e", "-c", self._mounts()])
+        self.run(["sh", "-e", "-c", self._mounts()])
         network.attach_node(self.block, self.index, pid, dict(others))
         config = self.directory / "containerd.toml"
         self._start("containerd", ["containerd", "--config", config])
@@ -123,18 +127,30 @@ class Node:
         user = api.authority.issue(
             self.name, f"system:node:{self.name}", "system:nodes", [self.name, str(self.block.node(self.index))]
         )
-        kubeconfig = api.authority.kubeconfig(self.directory / "kubelet.kubeconfig", api.url, user)
+        api.authority.kubeconfig(self._kubeconfig, api.url, user)
         proxy = api.authority.issue(f"{self.name}-proxy", "system:kube-proxy")
         api.authority.kubeconfig(self.directory / "kube-proxy.kubeconfig", api.url, proxy)
+        self.start_kubelet()
+        self._start("kube-proxy", [tool("kube-proxy"), "--config", self.directory / "kube-proxy.json"])
+
+    def start_kubelet(self) -> None:
+        """Start its kubelet, which joined before."""
         self._start(
             "kubelet",
             [
                 tool("kubelet"),
-                *("--config", self.directory / "kubelet.json", "--kubeconfig", kubeconfig),
+                *("--config", self.directory / "kubelet.json", "--kubeconfig", self._kubeconfig),
                 *("--hostname-override", self.name, "--node-ip", str(self.block.node(self.index))),
             ],
         )
-        self._start("kube-proxy", [tool("kube-proxy"), "--config", self.directory / "kube-proxy.json"])
+
+    def kill_kubelet(self) -> None:
+        """SIGKILL its kubelet; pods go on."""
+        name = f"{self.name}-kubelet"
+        parent = self.processes.pid(name)
+        for child in children(parent) if parent is not None else ():
+            os.kill(child, signal.SIGKILL)
+        self.processes.end(name)
 
     def power_off(self, others: Sequence[int]) -> None:
         """As if the power went: no packet gets out any more, then everything on it is gone at once."""
@@ -153,7 +169,12 @@ class Node:
     def _start(self, service: str, command: Sequence[str | Path]) -> None:
         self.processes.start(f"{self.name}-{service}", self._enter(command), {"PATH": PATH})
 
-    def _inside(self, command: Sequence[str | Path]) -> None:
+    def run(self, command: Sequence[str | Path]) -> None:
+        """Run a command on it, as root there.
+
+        Raises:
+            RuntimeError: it failed.
+        """
         done = subprocess.run(self._enter(command), capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{self.name}: {shlex.join(map(str, command))}: {done.stderr.strip()}")
@@ -192,6 +213,8 @@ class Node:
                 "sandbox_image": PAUSE_IMAGE,
                 # Without CAP_SYS_RESOURCE (this may be a container) no score can be lowered, and no pod would start.
                 "restrict_oom_score_adj": True,
+                # A pod's devices belong to its user: docs/device-plugin.md.
+                "device_ownership_from_security_context": True,
             },
             f"{cri}.cni": {"bin_dir": network.CNI_PLUGINS, "conf_dir": str(cni)},
         }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import Cluster
@@ -35,6 +36,11 @@ class Prometheus:
         answer = self._get("query", query=expression)
         return [(each["metric"], float(each["value"][1])) for each in answer["result"]]
 
+    def alerts(self) -> list[dict[str, Any]]:
+        """The alerts that are pending or firing, with their labels, annotations and state."""
+        found: list[dict[str, Any]] = self._get("alerts")["alerts"]
+        return found
+
     def _get(self, what: str, **parameters: str) -> dict[str, Any]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:
@@ -43,12 +49,17 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(cluster: Cluster) -> Iterator[Prometheus]:
-    """One that scrapes every pod's port `metrics`, as a PodMonitor with honorLabels has it, until the end."""
+def prometheus(cluster: Cluster, rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
+    """One that scrapes every pod's port `metrics`, as a PodMonitor with honorLabels has it, until the end.
+
+    Args:
+        cluster: where the pods are.
+        rules: files of rules that it evaluates.
+    """
     directory = cluster.state / NAME
     directory.mkdir(exist_ok=True)
     config = directory / "prometheus.yml"
-    config.write_text(json.dumps(_config(cluster)))
+    config.write_text(json.dumps(_config(cluster, rules)))
     (port,) = free_ports(LOOPBACK, 1)
     cluster.processes.start(
         NAME,
@@ -65,10 +76,11 @@ def prometheus(cluster: Cluster) -> Iterator[Prometheus]:
         cluster.processes.end(NAME)
 
 
-def _config(cluster: Cluster) -> dict[str, Any]:
+def _config(cluster: Cluster, rules: Sequence[Path]) -> dict[str, Any]:
     keep = {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": METRICS_PORT_NAME}
     return {
-        "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL},
+        "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
+        "rule_files": [str(path) for path in rules],
         "scrape_configs": [
             {
                 "job_name": "pods",
@@ -77,6 +89,7 @@ def _config(cluster: Cluster) -> dict[str, Any]:
                 "relabel_configs": [
                     {**keep, "action": "keep"},
                     {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
+                    {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
                 ],
             }
         ],

@@ -111,7 +111,12 @@ HELM3 = Part(
     ("helm3",),
     ("helm.sh/helm/v3/cmd/helm",),
     "helm.sh/helm/v3",
-    ("helm.sh/helm/v3/internal/version.version=v{version}",),
+    (
+        "helm.sh/helm/v3/internal/version.version=v{version}",
+        # Else it takes every cluster that it does not ask for 1.20; the releases name k8s.io/client-go's version.
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1",
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
+    ),
 )
 PROMETHEUS = Part(
     "prometheus",

@@ -57,7 +57,21 @@ def test_the_controller_imports_no_framework_and_nothing_that_does() -> None:
 
 def test_the_training_never_imports_the_controller() -> None:
     for path in sorted((ROOT / "app").rglob("*.py")):
-        assert not {name.split(".")[0] for name in imports(path)} & {"controller", "rich", "pydantic", "jinja2"}, path
+        needed = {name.split(".")[0] for name in imports(path)}
+        assert not needed & {"controller", "deviceplugin", "grpc", "rich", "pydantic", "jinja2"}, path
+
+
+def test_the_device_plugin_imports_what_its_image_has() -> None:
+    copied = " ".join(re.findall(r"^COPY (app/.*) \S+$", (ROOT / "deviceplugin.Dockerfile").read_text(), re.MULTILINE))
+    files = {ROOT / name for name in copied.split()}
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+    assert "app.version" in modules
+    made_elsewhere = ROOT / "deviceplugin" / "api" / "generate.py"
+    for path in sorted({*files, *(ROOT / "deviceplugin").rglob("*.py")} - {made_elsewhere}):
+        needed = imports(path)
+        assert not {name.split(".")[0] for name in needed} & {"controller", "kubernetes", "grpc_tools", *HEAVY}, path
+        own = {name for name in needed if name.startswith("app.")}
+        assert {name for name in own if (ROOT / Path(*name.split("."))).with_suffix(".py").exists()} <= modules, path
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
@@ -76,8 +90,9 @@ def test_what_the_framework_brings_is_in_no_lock_of_the_image() -> None:
 
     assert {"torch", "torchvision", "numpy"} <= names("torch.txt")
     assert not names("torch.txt") & names("app.txt")
-    assert not {"torch", "torchvision"} & names("controller.txt")
-    assert names("app.txt") | names("torch.txt") | names("controller.txt") <= names("dev.txt")
+    assert not {"torch", "torchvision"} & (names("controller.txt") | names("deviceplugin.txt"))
+    locks = ("app.txt", "torch.txt", "controller.txt", "deviceplugin.txt")
+    assert set().union(*map(names, locks)) <= names("dev.txt")
 
 
 def lines(lock: Path) -> list[str]:

@@ -9,7 +9,11 @@ from tests.cluster.images.base import REPOSITORY, bases
 from tests.cluster.images.make_bases import DEBIAN, TORCH
 from tests.cluster.images.store import Store
 
-DOCKERFILES = {"training": "Dockerfile", "operator": "operator.Dockerfile"}
+DOCKERFILES = {
+    "training": "Dockerfile",
+    "operator": "operator.Dockerfile",
+    "device-plugin": "deviceplugin.Dockerfile",
+}
 CONDA = "localhost/resnet-operator-test-conda:latest"
 CONDA_TRAINING = "localhost/resnet-operator-test-conda-training:latest"
 
@@ -27,6 +31,7 @@ def build_images() -> Store:
     """
     store = bases()
     _dockerfile(store, "operator", name("operator"), f"OPERATOR_BASE_IMAGE={DEBIAN}")
+    _dockerfile(store, "device-plugin", name("device-plugin"), f"DEVICE_PLUGIN_BASE_IMAGE={DEBIAN}")
     _dockerfile(store, "training", name("training"), f"BASE_IMAGE={TORCH}")
     return store
 

@@ -23,6 +23,9 @@ BY_DIGEST = "sha256:"
 # containerd keeps a layer as it came and unpacked.
 COPIES = 2
 SPARE_BYTES = 1_000_000_000
+# It may collect a layer just as it builds on it, since nothing but the image that is being replaced holds that layer.
+TRIES = 3
+COLLECTED = re.compile("parent snapshot .* does not exist")
 
 
 def load(store: Store, images: Sequence[str], sockets: Iterable[Path]) -> None:
@@ -41,6 +44,16 @@ def load(store: Store, images: Sequence[str], sockets: Iterable[Path]) -> None:
 
 
 def _load(store: Store, name: str, image: Image, socket: Path) -> None:
+    for left in reversed(range(TRIES)):
+        said = _import(store, name, image, socket)
+        if not said:
+            return
+        if not left or not COLLECTED.search(said):
+            raise ImageError(f"containerd at {socket} did not take {name}: {said}")
+
+
+def _import(store: Store, name: str, image: Image, socket: Path) -> str:
+    """What containerd says if it does not take the image; empty: it did."""
     present = set(_ctr(socket, "content", "ls", "--quiet").split())
     missing = sum(layer["size"] for layer in json.loads(image.manifest)["layers"] if layer["digest"] not in present)
     free = shutil.disk_usage(socket.parent).free
@@ -63,8 +76,7 @@ def _load(store: Store, name: str, image: Image, socket: Path) -> None:
             with suppress(BrokenPipeError):
                 process.stdin.close()
         said = process.stdout.read().decode().strip()
-    if process.returncode:
-        raise ImageError(f"containerd at {socket} did not take {name}: {said}")
+    return (said or f"exit code {process.returncode}") if process.returncode else ""
 
 
 def _write(store: Store, name: str, image: Image, present: set[str], stream: IO[bytes]) -> None:
