@@ -1,4 +1,4 @@
-"""`resnetctl list | watch | logs | stop | resume | why`: experiments of a cluster, as the kubeconfig's user."""
+"""`resnetctl list | watch | check | logs | stop | resume | why`: experiments of a cluster, as the kubeconfig's user."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ FAILED = 1
 _INTERRUPTED = 130
 _NOT_FOUND = 404
 _WATCH_LINE_SECONDS = 10.0
+_CHECK_SECONDS = 1.0
 
 
 def add_commands(commands: Any) -> None:
@@ -36,6 +37,8 @@ def add_commands(commands: Any) -> None:
     listing.add_argument("-A", "--all-namespaces", action="store_true", help="of every namespace")
     listing.add_argument("-w", "--wide", action="store_true", help="with loss, best top-1, job and message")
     command("watch", _watch, "follow an experiment until it ends")
+    check = command("check", _check, "tell whether an experiment trains; the exit code is 0 if it does, or is done")
+    check.add_argument("--wait", type=_whole, default=0, metavar="S", help="seconds to wait for that [default 0]")
     logs = command("logs", _logs, "print what a node of the newest attempt has written")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
     logs.add_argument("--node", type=_whole, default=0, metavar="N", help="node rank [default 0]")
@@ -113,6 +116,22 @@ def _watch(args: argparse.Namespace, client: Client, namespace: str) -> int:
             time.sleep(1.0)  # the server was away, or that version is too old
             document = client.get(EXPERIMENTS, namespace, args.name)
     return 0 if document["status"]["phase"] == "Succeeded" else FAILED
+
+
+def _check(args: argparse.Namespace, client: Client, namespace: str) -> int:
+    from controller.kube.client import EXPERIMENTS  # noqa: PLC0415
+    from controller.story import NOT_SEEN, moment, well  # noqa: PLC0415
+
+    late = time.monotonic() + args.wait
+    while True:
+        status = client.get(EXPERIMENTS, namespace, args.name).get("status") or {}
+        if well(status):
+            print(f"{args.name}: {moment(status)}")
+            return 0
+        if status.get("phase") == "Failed" or time.monotonic() >= late:
+            print(f"resnetctl: {args.name}: {moment(status) if status else NOT_SEEN}", file=sys.stderr)
+            return FAILED
+        time.sleep(_CHECK_SECONDS)
 
 
 class _Lines:

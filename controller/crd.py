@@ -41,7 +41,8 @@ def definition() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        # `helm uninstall` leaves it, since every experiment would be deleted with it.
+        "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {"helm.sh/resource-policy": "keep"}},
         "spec": {
             "group": GROUP,
             "names": {
@@ -68,15 +69,20 @@ def definition() -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Every string of more than a line's length stays on one line, and nothing is an alias."""
+    """Nothing is an alias."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
+def dump(content: Any) -> str:
+    """The content as YAML in which every text stays on one line."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+
+
 def text() -> str:
     """The file."""
-    return _HEAD + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+    return _HEAD + dump(definition())
 
 
 if __name__ == "__main__":

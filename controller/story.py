@@ -13,6 +13,8 @@ from controller.times import to_unix
 Document = Mapping[str, Any]
 _GAP = "   "
 _EVENTS = 15
+NOT_SEEN = "the controller has not looked at it yet: is it running? (kubectl get pods -n resnet-operator)"
+"""Of an experiment without a status."""
 # Conditions that are as they should be say nothing new.
 _WELL = {"ProgressReachable": "True", "Accepted": "True", "PodsScheduled": "True", "Running": "True"}
 
@@ -55,6 +57,13 @@ def moment(status: Document) -> str:
     return ", ".join(parts)
 
 
+def well(status: Document) -> bool:
+    """Whether an experiment trains and says so, has succeeded, or stands still because its user wants it to."""
+    reachable = any(c["type"] == "ProgressReachable" and c["status"] == "True" for c in status.get("conditions") or ())
+    phase = status.get("phase")
+    return phase in ("Succeeded", "Suspended") or (phase == "Running" and reachable)
+
+
 def story(experiment: Document, events: Sequence[Document], now: float) -> list[str]:
     """What has happened and why it is where it is: facts, attempts, conditions, events."""
     return list(_story(experiment, events, now))
@@ -65,7 +74,7 @@ def _story(experiment: Document, events: Sequence[Document], now: float) -> Iter
     devices = status.get("devices") or spec["accelerator"]["type"]
     yield f"{metadata['namespace']}/{metadata['name']}: {spec['model']} on {devices}, {status.get('phase', 'Pending')}"
     if not status:
-        yield "  the controller has not looked at it yet: is it running? (kubectl get pods -n resnet-operator)"
+        yield f"  {NOT_SEEN}"
         return
     if status.get("message"):
         yield f"  {status['message']}"

@@ -14,6 +14,8 @@ from tests.cluster.images.build import DOCKERFILES, build_images, name
 from tests.cluster.images.containerd import load
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.waiting import wait_for
+from tests.e2e.experiments import CHECKPOINTS, IMAGES, Laboratory, few_digits
+from tests.e2e.operator import Operator
 
 USER = 1000
 BIND_SECONDS = 60.0
@@ -24,6 +26,31 @@ Claim = Callable[[str], Path]
 def images(cluster: Cluster) -> None:
     """Images of the Dockerfiles, as the working tree has them, in every node."""
     load(build_images(), [name(part) for part in DOCKERFILES], [node.containerd.socket for node in cluster.nodes])
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, images: None) -> Iterator[Operator]:
+    """The operator, installed by its chart, with short times, for all namespaces; removed with its kind at the end."""
+    release = Operator.of(cluster)
+    release.install()
+    yield release
+    release.remove()
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of train/ and val/ with a few real images."""
+    folder = tmp_path_factory.mktemp("few")
+    few_digits(folder / "few", folder / "all")
+    return folder / "few"
+
+
+@pytest.fixture
+def laboratory(operator: Operator, namespace: Kubectl, claim: Claim, few: Path) -> Laboratory:
+    """For experiments that the operator takes care of."""
+    images, checkpoints = claim(IMAGES), claim(CHECKPOINTS)
+    shutil.copytree(few, images, dirs_exist_ok=True)
+    return Laboratory(namespace, images, checkpoints)
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ def test_a_whole_life_as_a_user_sees_it(kubeconfig: Path, team: Namespace, tmp_p
     assert resnetctl("list") == (0, f"no experiments in namespace {team.name}\n")
     team.create(nodes=1)
     assert "has not looked at it yet" in resnetctl("why", "digits")[1]
+    code, text = resnetctl("check", "digits")
+    assert (code, text.count("\n")) == (1, 1)
+    assert text.startswith("resnetctl: digits: the controller has not looked at it yet: is it running?")
     assert resnetctl("logs", "digits") == (1, "resnetctl: digits has no attempt yet: it is new\n")
     with operator(kubeconfig, tmp_path, "--namespace", team.name) as process:
         process.leading()
@@ -38,11 +41,14 @@ def test_a_whole_life_as_a_user_sees_it(kubeconfig: Path, team: Namespace, tmp_p
             0, ["NAME", "MODEL", "DEVICES", "PHASE"], ["digits", "resnet18", "1x2", "cpu"],
         )  # fmt: skip
         assert team.name in resnetctl("list", "-A", "-w")[1]
+        code, text = resnetctl("check", "digits")
+        assert (code, text.split(",")[0]) == (1, "resnetctl: digits: Running")
         assert resnetctl("resume", "digits") == (0, "digits is resumed already (Running)\n")
         assert resnetctl("stop", "digits") == (0, "digits: stops after a checkpoint\n")
         team.collect(1)
         team.phase("Suspended")
         assert resnetctl("stop", "digits") == (0, "digits is stopped already (Suspended)\n")
+        assert resnetctl("check", "digits")[0] == 0
         assert resnetctl("resume", "digits")[0] == 0
         team.start(2)
         team.phase("Running")
@@ -67,9 +73,10 @@ def test_a_whole_life_as_a_user_sees_it(kubeconfig: Path, team: Namespace, tmp_p
             assert part in story, story
         assert resnetctl("resume", "digits") == (1, "resnetctl: digits has failed and can't be resumed\n")
         assert resnetctl("watch", "digits")[0] == 1
+        assert "Failed, attempt 2, no images" in resnetctl("check", "digits", "--wait", "60")[1]
 
 
-@pytest.mark.parametrize("command", ["watch", "logs", "stop", "resume", "why"])
+@pytest.mark.parametrize("command", ["watch", "check", "logs", "stop", "resume", "why"])
 def test_an_experiment_that_does_not_exist_is_one_line(resnetctl: Any, command: str) -> None:
     code, text = resnetctl(command, "nobody")
     assert code == 1

@@ -410,7 +410,8 @@ def test_the_rights_of_the_operator_are_those_that_it_has_used(kubeconfig: Path)
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    used = set()
+    # Asked for by the admission of the jobs' owner references, not by a request of its own.
+    used = {("resnet-operator.io", "resnetexperiments/finalizers", "update")}
     for line in (kubeconfig.parent / "logs" / "audit.log").read_text().splitlines():
         event = json.loads(line)
         about = event.get("objectRef")

@@ -33,7 +33,7 @@ def test_everything_is_there_and_in_its_namespace(installed: dict[str, Any]) -> 
     for name, each in installed.items():
         if name.split("/")[0] in ("ServiceAccount", "Role", "RoleBinding", "Deployment", "Service"):
             assert each["metadata"]["namespace"] == "resnet-operator", name
-    for name in ("ClusterRoleBinding/resnet-operator", "RoleBinding/resnet-operator"):
+    for name in ("ClusterRoleBinding/resnet-operator", "RoleBinding/resnet-operator-leader"):
         assert installed[name]["subjects"][0]["namespace"] == "resnet-operator"
 
 

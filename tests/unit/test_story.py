@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.story import moment, story, table
+import pytest
+
+from controller.story import moment, story, table, well
 from controller.times import to_text
 
 NOW = 1_800_000_000.0
@@ -84,3 +86,25 @@ def test_the_story_tells_attempts_verdict_what_is_wrong_and_events_in_order() ->
 
 def test_one_that_nobody_looks_at_says_so() -> None:
     assert "is it running?" in story(experiment(), [], NOW)[1]
+
+
+@pytest.mark.parametrize(
+    ("phase", "reachable", "expected"),
+    [
+        ("Running", "True", True),
+        ("Running", "False", False),
+        ("Running", None, False),
+        ("Succeeded", "False", True),
+        ("Suspended", None, True),
+        *((phase, "True", False) for phase in ("Pending", "Queued", "Starting", "Restarting", "Failed")),
+    ],
+)
+def test_it_is_well_where_it_trains_and_says_so_or_nothing_is_left_to_do(
+    phase: str, reachable: str | None, expected: bool
+) -> None:
+    conditions = [{"type": "ProgressReachable", "status": reachable}] if reachable else []
+    assert well({"phase": phase, "conditions": conditions}) is expected
+
+
+def test_what_nobody_has_looked_at_is_not_well() -> None:
+    assert not well({})
