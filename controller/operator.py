@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 import prometheus_client
 
@@ -57,7 +58,7 @@ class Operator:
         self._queue = Queue()
         self._stores = Stores(Store(_own_key), Store(trim.experiment_of), Store(trim.experiment_of))
         self.metrics = Metrics(self._stores.experiments.all, self._queue.__len__)
-        self._poller = Poller(self._queue.add, options.timing.progress_interval, options.readers)
+        self._poller = Poller(partial(self._queue.add, patient=True), options.timing.progress_interval, options.readers)
         self._executor = Executor(
             client,
             self._stores,
@@ -95,7 +96,7 @@ class Operator:
             worker.start()
         while not stop.wait(self._options.resync):
             for key in self._stores.experiments.keys():  # noqa: SIM118 - no mapping
-                self._queue.add(key)
+                self._queue.add(key, patient=True)
         self._queue.close()
         self._poller.close()
         for reflector in self._reflectors:
@@ -132,7 +133,8 @@ class Operator:
             namespace=self._options.namespace,
             selector=selector,
             trim=trim.TRIMS[resource.plural],
-            changed=self._queue.add,
+            # A job is mostly news of our own POST; what matters next are its pods.
+            changed=partial(self._queue.add, patient=resource is JOBS),
         )
 
     def _work(self) -> None:

@@ -80,6 +80,11 @@ class Decision:
     look_again_at: float | None = None
     confirm: bool = False
 
+    @property
+    def acts(self) -> bool:
+        """Whether jobs are created or deleted."""
+        return self.create is not None or bool(self.delete)
+
 
 _DEFAULT_TIMING = Timing()
 
@@ -103,11 +108,11 @@ def reconcile(experiment: Experiment, observed: Observed, now: float, timing: Ti
 
 def _irreversible(old: Status, decision: Decision) -> bool:
     new = decision.status
-    return (
-        decision.create is not None
-        or bool(decision.delete)
-        or (new.attempt, new.history, new.ending, new.phase in FINISHED)
-        != (old.attempt, old.history, old.ending, old.phase in FINISHED)
+    return decision.acts or (new.attempt, new.history, new.ending, new.phase in FINISHED) != (
+        old.attempt,
+        old.history,
+        old.ending,
+        old.phase in FINISHED,
     )
 
 

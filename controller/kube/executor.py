@@ -1,7 +1,8 @@
 """One look at an experiment in a cluster: what the caches show, what `reconcile` decides, and the writes.
 
 Nothing irreversible is done on a cache's word: `reconcile` asks for a direct read then. Every write of status has the
-experiment's resourceVersion as precondition, so of two controllers one gets a conflict and does nothing else.
+experiment's resourceVersion as precondition, so of two controllers one gets a conflict and does nothing else, and a
+cached experiment that is an old one does no harm; where no status is to be written it is read anew as well.
 """
 
 from __future__ import annotations
@@ -117,13 +118,15 @@ class Executor:
         observed = self._observed(key, experiment, jobs, pods, cached=True)
         decision = self._decide(experiment, observed)
         if decision.confirm:
-            document = self._reader.experiment(key)
-            experiment = None if document is None or deleting(document) else self._read(document)
-            if experiment is None:
-                return None
             seen = self._reader.jobs(experiment, jobs), self._reader.pods(experiment, pods)
             observed = self._observed(key, experiment, *seen, cached=False, before=observed)
             decision = self._decide(experiment, observed)
+            if decision.acts and decision.status == experiment.status:
+                document = self._refreshed(key)
+                if document is None:
+                    return None
+                if document["metadata"]["resourceVersion"] != experiment.metadata.resource_version:
+                    return 0.0
         now = carry_out(decision, experiment, self)
         if not observed.cached and now.status.attempt > experiment.status.attempt:
             # Nothing but this claim lies between that look and the next, so what was read serves for both.
@@ -137,6 +140,13 @@ class Executor:
         """There is no such experiment any more; its jobs go with it, by their owner."""
         self._poller.follow(key, None)
         self._errors.pop(key, None)
+
+    def _refreshed(self, key: Key) -> Document | None:
+        """The experiment as it is now, which the cache takes over; None: there is none any more."""
+        document = self._reader.experiment(key)
+        if document is not None:
+            self._stores.experiments.update(document)
+        return document
 
     # --- what is seen --------------------------------------------------------------------------------------------
 
@@ -243,9 +253,13 @@ class Executor:
         self._check_leading()
         named = {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")}
         document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": named, "status": status}
-        answer = trim.experiment(
-            self._client.replace(EXPERIMENTS, named["namespace"], named["name"], document, "status")
-        )
+        key = (named["namespace"], named["name"])
+        try:
+            answer = trim.experiment(self._client.replace(EXPERIMENTS, *key, document, "status"))
+        except ApiError as error:
+            if error.reason == "Conflict":
+                self._refreshed(key)  # the next look is not to wait for the watch
+            raise
         self._stores.experiments.update(answer)
         return answer
 

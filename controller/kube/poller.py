@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.kube.trim import Key
 from controller.progress import Identity, Reading, read
@@ -48,6 +48,7 @@ class Poller:
         self._wake = threading.Condition()
         self._targets: dict[Key, Target] = {}
         self._readings: dict[Key, Reading] = {}
+        self._silent_since: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key, Target]] = []
         self._count = 0  # tells entries of the same moment apart
         self._free = readers
@@ -71,6 +72,7 @@ class Poller:
             if self._targets.get(key) == target:
                 return
             self._readings.pop(key, None)
+            self._silent_since.pop(key, None)
             self._targets.pop(key, None)
             if target is not None:
                 self._targets[key] = target
@@ -119,11 +121,19 @@ class Poller:
             if current:
                 self._push(key, target, self._interval)
                 if reading is not None:
-                    self._readings[key] = reading
+                    self._readings[key] = self._timed(key, reading)
             else:
                 self._wake.notify()
         if current and reading is not None:
             self._changed(key)
+
+    def _timed(self, key: Key, reading: Reading) -> Reading:
+        """The reading with the time for which there has been no answer."""
+        if reading.answered:
+            self._silent_since.pop(key, None)
+            return reading
+        now = time.monotonic()
+        return replace(reading, silent=now - self._silent_since.setdefault(key, now))
 
     def _push(self, key: Key, target: Target, delay: float) -> None:
         self._count += 1

@@ -39,15 +39,19 @@ class Store:
             return [document for group in self._groups.values() for document in group.values()]
 
     def put(self, document: Document) -> Key | None:
-        """Takes a document over unless a newer one is there already; returns whose it is."""
+        """Takes a document over; returns whose it is, None: nobody's, or it is here already, as that or a newer one.
+
+        So what `update` has taken over is not told as a change again when the watch brings it.
+        """
         key = self._key_of(document)
         if key is None:
             return None
         with self._lock:
             group = self._groups.setdefault(key, {})
             name = document["metadata"]["name"]
-            if name not in group or _version(group[name]) <= _version(document):
-                group[name] = document
+            if name in group and _version(group[name]) >= _version(document):
+                return None
+            group[name] = document
         return key
 
     def update(self, document: Document) -> None:

@@ -15,7 +15,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -23,6 +23,7 @@ from controller.kube.client import EXPERIMENTS, JOBS, MERGE_PATCH, PODS, ApiErro
 from controller.times import to_text
 
 Document = dict[str, Any]
+T = TypeVar("T")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 NAMESPACES = Resource("", "v1", "namespaces")
 WAIT = 60.0
@@ -38,7 +39,7 @@ FAST = [
 _numbers = itertools.count(1)
 
 
-def wait_for(what: Callable[[], Any], said: Callable[[], object] = lambda: "", seconds: float = WAIT) -> Any:
+def wait_for(what: Callable[[], T | None], said: Callable[[], object] = lambda: "", seconds: float = WAIT) -> T:
     """What `what` returns once it is true; fails with what `said` says."""
     late = time.monotonic() + seconds
     while True:

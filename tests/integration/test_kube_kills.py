@@ -4,7 +4,6 @@ any age: never two jobs of an experiment at a time, and it always goes on in the
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,9 +61,9 @@ class World:
         experiments, jobs, pods = (self.snapshots[max(0, len(self.snapshots) - 1 - age)] for age in stale)
         return Stores(experiments.experiments, jobs.jobs, pods.pods)
 
-    def look(self, die_at: int = 0, after: bool = False, stale: Ages = (0, 0, 0)) -> None:
-        """A controller looks; it is killed at its n-th request, before or after the API server has carried it out."""
-        client = mortal(self.team.client, die_at, after)
+    def look(self, at: int = 0, after: bool = False, stale: Ages = (0, 0, 0), fault: str = "kill") -> None:
+        """A controller looks; its n-th request ends in a fault, before or after the API server has carried it out."""
+        client = faulty(self.team.client, at, after, FAULTS[fault])
         poller = Poller(lambda _: None, 10.0)
         executor = Executor(
             client,
@@ -75,14 +74,13 @@ class World:
             leading=lambda: True,
             wrote=lambda *_: None,
         )
-        with suppress(Killed):
-            try:
-                executor.look((self.team.name, NAME))
-            except ApiError as error:
-                if error.reason != "Conflict":
-                    raise
-            finally:
-                poller.close()
+        try:
+            executor.look((self.team.name, NAME))
+        except (Killed, ApiError) as error:
+            if error is not FAULTS[fault] and getattr(error, "reason", "") != "Conflict":
+                raise
+        finally:
+            poller.close()
         self.check()
 
     def check(self) -> None:
@@ -125,17 +123,26 @@ class World:
                 self.team.remove_pod(pod)
 
 
-def mortal(client: Client, die_at: int, after: bool) -> Client:
+FAULTS: dict[str, BaseException] = {
+    "kill": Killed(),
+    "away": ApiError(0, "Unreachable", "the API server does not answer"),
+    "busy": ApiError(429, "TooManyRequests", "later"),
+    "broken": ApiError(500, "InternalError", "etcdserver: request timed out"),
+    "shutting down": ApiError(503, "ServiceUnavailable", "apiserver is shutting down"),
+}
+
+
+def faulty(client: Client, at: int, after: bool, fault: BaseException) -> Client:
     clone, count = copy.copy(client), 0
 
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal count
         count += 1
-        if count == die_at and not after:
-            raise Killed
+        if count == at and not after:
+            raise fault
         answer = client.call(*args, **kwargs)
-        if count == die_at:
-            raise Killed
+        if count == at:
+            raise fault
         return answer
 
     clone.call = call  # type: ignore[method-assign]
@@ -183,6 +190,22 @@ def test_caches_that_lag_end_nothing_and_begin_nothing(client: Client, late: Age
     assert (status["attempt"], status["history"], status["phase"]) == (1, [], "Running")
 
 
+def test_an_old_experiment_in_the_cache_does_not_cost_the_newest_attempt_its_job(client: Client) -> None:
+    world = World(Namespace.made(client))
+    world.team.create(nodes=1)
+    world.look(at=2)  # the attempt is claimed, and its job not created yet
+    assert (world.team.status()["attempt"], world.job()) == (1, None)
+    claimed = len(world.snapshots)  # the next look sees it like that
+    wait_for(lambda: settled(world))
+    world.end(141)
+    wait_for(lambda: settled(world) and world.team.status()["attempt"] == 2)
+    job = world.job()
+    # The first attempt is claimed and has no job; jobs and pods are those of now. No status would be written.
+    world.look(stale=(len(world.snapshots) - claimed, 0, 0))
+    assert world.job() == job
+    assert world.team.status()["attempt"] == 2
+
+
 def test_pods_are_read_by_name_and_those_of_a_large_gang_as_a_list(client: Client) -> None:
     for nodes, kind in ((2, "pod"), (65, "list")):
         world = World(Namespace.made(client))
@@ -206,7 +229,13 @@ def test_pods_are_read_by_name_and_those_of_a_large_gang_as_a_list(client: Clien
 DEATHS = st.sampled_from([0, 0, 0, *range(1, 9)])
 AGES = st.sampled_from([0, 0, 1, 2, 3])
 ACTIONS = st.one_of(
-    st.tuples(st.just("look"), DEATHS, st.booleans(), st.tuples(st.sampled_from([0, 0, 1]), AGES, AGES)),
+    st.tuples(
+        st.just("look"),
+        DEATHS,
+        st.booleans(),
+        st.tuples(st.sampled_from([0, 0, 1]), AGES, AGES),
+        st.sampled_from(["kill", *FAULTS]),
+    ),
     st.sampled_from(
         [("run",), ("collect",), ("end", 141), ("end", 143), ("end", 0), ("delete_job",), ("suspend",), ("resume",)]
     ),
@@ -215,7 +244,7 @@ ACTIONS = st.one_of(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ACTIONS, min_size=12, max_size=30))
-def test_any_sequence_of_faults_and_kills(client: Client, actions: list[tuple[Any, ...]]) -> None:
+def test_any_sequence_of_faults_of_both_sides_and_kills(client: Client, actions: list[tuple[Any, ...]]) -> None:
     world = World(Namespace.made(client))
     world.team.create(nodes=1, faultTolerance={"maxRestarts": 100})
     finished = ""

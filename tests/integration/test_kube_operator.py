@@ -62,7 +62,7 @@ def test_a_killed_leader_is_followed_and_there_are_never_two_jobs(
         killed = time.monotonic()
         replicas[1].leading()
         assert time.monotonic() - killed < 3 + 5
-        assert int(replicas[1].get("health", "/readyz")[0]) == 200
+        wait_for(lambda: replicas[1].get("health", "/readyz")[0] == 200)
         for number in range(4):
             team.start(1, name=f"e{number}")
             team.end(f"e{number}-1-worker-0", 141)
@@ -76,6 +76,51 @@ def test_a_killed_leader_is_followed_and_there_are_never_two_jobs(
     # One attempt of each experiment at a time, and two in all.
     assert witness.most <= 4
     assert len(witness.seen) == 8
+
+
+def test_a_leader_that_slept_finds_that_another_leads_and_writes_nothing(
+    kubeconfig: Path, team: Namespace, tmp_path: Path
+) -> None:
+    flags = ("--namespace", team.name, *TERMS)
+    lease = f"lease-{team.name}"
+    witness = Witness(team)
+    with (
+        operator(kubeconfig, tmp_path, *flags, lease=lease) as first,
+        operator(kubeconfig, tmp_path, *flags, lease=lease) as second,
+    ):
+        wait_for(lambda: "leading as" in first.log or "leading as" in second.log)
+        leader, other = (first, second) if "leading as" in first.log else (second, first)
+        for number in range(8):
+            team.create(f"e{number}", nodes=1)
+        leader.process.send_signal(signal.SIGSTOP)  # in the middle of it
+        other.leading()
+        for number in range(8):
+            team.job(1, f"e{number}")
+        leader.process.send_signal(signal.SIGCONT)
+        assert leader.process.wait(30) == 1
+        for number in range(8):
+            team.start(1, name=f"e{number}")
+            team.phase("Running", f"e{number}")
+    witness.stop()
+    assert witness.most <= 8
+    assert len(witness.seen) == 8
+
+
+def test_a_replica_that_starts_while_the_api_server_is_away_waits_for_it(
+    kubeconfig: Path, team: Namespace, tmp_path: Path
+) -> None:
+    proxy = Proxy(server_of(kubeconfig))
+    proxy.cut()
+    try:
+        with operator(behind(proxy, kubeconfig, tmp_path), tmp_path, "--namespace", team.name, *TERMS) as process:
+            process.said("does not answer")
+            assert process.get("health", "/healthz")[0] == 200
+            team.create(nodes=1)
+            proxy.mend()
+            process.leading()
+            team.job()
+    finally:
+        proxy.close()
 
 
 def test_sigterm_finishes_and_releases_the_lease_at_once(kubeconfig: Path, team: Namespace, tmp_path: Path) -> None:

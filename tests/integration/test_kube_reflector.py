@@ -231,6 +231,15 @@ def test_an_answer_of_a_write_is_not_undone_by_an_older_word_of_the_watch() -> N
     assert store.keys() == []
 
 
+def test_what_a_write_has_answered_is_not_told_again_when_the_watch_brings_it() -> None:
+    store = Store(trim.experiment_of)
+    assert store.put(pod(1, 5)) == ("team", "e1")
+    store.update(pod(1, 9, "Failed"))
+    assert store.put(pod(1, 7)) is None
+    assert store.put(pod(1, 9, "Failed")) is None
+    assert store.put(pod(1, 10)) == ("team", "e1")
+
+
 def test_nobody_there_is_an_error_in_one_line() -> None:
     configuration = Configuration()
     configuration.host = "http://127.0.0.1:1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,37 @@ def test_a_key_added_while_it_is_worked_on_comes_again_afterwards() -> None:
     assert queue.get() == B
     queue.done(A)
     assert queue.get() == A
+
+
+def test_the_patient_stand_behind_the_others_and_are_not_left_out() -> None:
+    queue = Queue()
+    patient = [("team", f"p{number}") for number in range(3)]
+    others = [("team", f"o{number}") for number in range(12)]
+    for key in patient:
+        queue.add(key, patient=True)
+    for key in others:
+        queue.add(key)
+    got = [queue.get() for _ in range(15)]
+    assert len(queue) == 0
+    assert [key for key in got if key in patient] == patient
+    assert [key for key in got if key in others] == others
+    assert sum(key in others for key in got[:8]) == 6
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_patient_key_that_is_added_for_another_reason_is_patient_no_more(busy: bool) -> None:
+    queue = Queue()
+    if busy:
+        queue.add(A)
+        queue.get()
+    queue.add(A, patient=True)
+    for number in range(8):
+        queue.add(("team", f"p{number}"), patient=True)
+    queue.add(A)
+    queue.add(A, patient=True)
+    if busy:
+        queue.done(A)
+    assert A in (queue.get(), queue.get())
 
 
 def test_an_appointment_is_kept_and_a_later_one_takes_its_place() -> None:
@@ -72,12 +104,12 @@ def test_closing_wakes_every_worker() -> None:
     assert got == [None, None, None]
 
 
-@given(st.lists(st.sampled_from(["add", "get", "done", "fail"]), max_size=60))
+@given(st.lists(st.sampled_from(["add", "add patient", "get", "done", "fail"]), max_size=60))
 def test_a_key_that_was_added_last_is_always_given_out_again(actions: list[str]) -> None:
     queue, busy = Queue(base=0.0), False
     for action in actions:
-        if action == "add":
-            queue.add(A)
+        if action.startswith("add"):
+            queue.add(A, patient=action == "add patient")
         elif action == "fail" and busy:
             queue.failed(A)
         elif action == "done" and busy:

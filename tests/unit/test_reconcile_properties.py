@@ -231,6 +231,9 @@ class Laws(RuleBasedStateMachine):
         again = reconcile(self.cluster.experiment(status), observed, self.cluster.now, TIMING)
         if not again.confirm:
             assert (again.status, again.events) == (status, ()), "a second look at the same changes something"
+            if decision.look_again_at is None or decision.look_again_at > self.cluster.now:
+                assert set(again.delete) <= set(decision.delete), "nobody would look again to delete"
+                assert again.create in (None, decision.create), "nobody would look again to create"
         if status.phase not in FINISHED:
             assert status.message
             assert status.phase == "Suspended" or decision.look_again_at is not None
