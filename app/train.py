@@ -379,7 +379,7 @@ class Training:
         self.rank.broadcast(list(network.buffers()))
         result = validate(
             network, self.stepper.predict, self.loader.validation_batches(), self.rank, abandon=self.stop.is_set,
-            alive=lambda: self.heart.beat(moved_at=time.monotonic()),
+            alive=lambda: self.heart.beat(moved_at=time.monotonic()), classes=len(self.data.classes),
         )  # fmt: skip
         if result is None:
             self.leave()
@@ -393,7 +393,12 @@ class Training:
         )  # fmt: skip
         if self.rank.is_first:
             say(console.validation_line(self.config, self.epoch + 1, result, self.best_top1))
-            self.event("validate", top1=result.top1, top5=result.top5, loss=result.loss, images=result.images)
+            names = self.data.classes
+            confused = [[names[a], names[b], count, images] for a, b, count, images in result.confused]
+            self.event(
+                "validate", top1=result.top1, top5=result.top5, loss=result.loss, images=result.images,
+                confused=confused,
+            )  # fmt: skip
 
     def leave(self) -> NoReturn:
         """Ends a run that was told to stop.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from app.resilience.exit_codes import ExitCode
 from app.version import version
-from controller import cluster_commands, dataset, tools
+from controller import cluster_commands, dataset, report_command, tools
 
 if TYPE_CHECKING:
     from controller.api import Experiment
@@ -166,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--namespace", type=_namespace, metavar="NS", help="instead of the file's own")
     run = command("run", _run, "train on this machine, without a cluster")
     run.add_argument("--workdir", default="runs", metavar="DIR", help="where runs are kept [default runs]")
+    report_command.add_command(commands)
     cluster_commands.add_commands(commands)
     dataset.add_commands(commands, PROGRAM)
     tools.add_commands(commands)

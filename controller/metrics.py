@@ -14,11 +14,15 @@ from prometheus_client.registry import Collector
 
 from app.version import version
 from controller.api import Experiment, Phase, Status
+from controller.attempt import GANG_INCOMPLETE, STALLED
 from controller.figures import BEFORE_FIRST_STEP
 from controller.status import FINISHED, SUSPENDED, over
 from controller.times import to_unix
+from controller.verdict import RETRIED
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
+RESTART_REASONS = (*RETRIED, STALLED, GANG_INCOMPLETE)
+"""Every reason is shown from the beginning, with 0: Prometheus sees no increase in a series that begins with 1."""
 _WHOSE = ("namespace", "experiment")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 Document = Mapping[str, Any]
@@ -116,7 +120,9 @@ class _Experiments(Collector):
         restarts = CounterMetricFamily(
             "resnet_experiment_restarts", "attempts that ended and were followed by another", labels=[*_WHOSE, "reason"]
         )
+        attempt = GaugeMetricFamily("resnet_experiment_attempt", "number of its newest attempt", labels=_WHOSE)
         phases, keys = Count[str](), set()
+        restarted: dict[tuple[str, str, str], int] = {}
         for document in self._experiments():
             metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
             key = (metadata["namespace"], metadata["name"])
@@ -125,7 +131,10 @@ class _Experiments(Collector):
             phases[current] += 1
             for each in PHASES:
                 phase.add_metric([*key, each], float(each == current))
+            if current not in FINISHED:
+                restarted |= {(*key, reason): 0 for reason in RESTART_REASONS}
             devices.add_metric(key, float(_devices(status)))
+            attempt.add_metric(key, float(status.get("attempt", 0)))
             start, limit = to_unix(status.get("startTime")), spec.get("activeDeadlineSeconds")
             if start is not None and limit is not None and current not in FINISHED:
                 deadline.add_metric(key, start + limit)
@@ -134,12 +143,12 @@ class _Experiments(Collector):
                 queued.add_metric(key, max(0.0, now - since))
         for key, seconds in self._told.first_step(keys).items():
             first.add_metric(key, seconds)
-        for whose, count in self._told.restarts().items():
+        for whose, count in (restarted | self._told.restarts()).items():
             restarts.add_metric(whose, count)
         total = GaugeMetricFamily("resnet_operator_experiments", "experiments in that phase", labels=["phase"])
         for each in PHASES:
             total.add_metric([each], phases[each])
-        yield from (phase, devices, deadline, queued, first, restarts, total)
+        yield from (phase, devices, attempt, deadline, queued, first, restarts, total)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the registry would collect once to learn the names."""

@@ -66,6 +66,7 @@ class Beat:
     moved_at: float = 0.0  # time.monotonic() of the last change of phase or step
     beat_at: float = 0.0  # time.monotonic() of the last beat
     updated_at: float = 0.0  # time.time() of the last beat
+    first_step_at: float = math.nan  # time.time() when this process had done its first optimizer step
     busy_seconds: float = 0.0  # computing, waits for data and for peers left out
     data_wait_seconds: float = 0.0
     slowdown_ratio: float = math.nan  # busy time of this rank over the median of the others'
@@ -124,6 +125,8 @@ class Heart:
             state.moved_at = now
         state.beat_at = now
         state.updated_at = time.time()
+        if state.first_steps and math.isnan(state.first_step_at):
+            state.first_step_at = state.updated_at
         # Odd while a write is under way: the reader tries again (a seqlock with one writer).
         _SEQUENCE.pack_into(self._map, 0, self._sequence + 1)
         _LAYOUT.pack_into(

@@ -14,7 +14,8 @@ class EventLog:
     """Appends events to a file; a file that can't be written never ends the training.
 
     Kinds and their values: start {world_size, global_batch, parent}, train {loss, learning_rate, images_per_second,
-    data_wait_share}, validate {top1, top5, loss, images}, checkpoint {seconds, bytes, path}, stop {code, message},
+    data_wait_share}, validate {top1, top5, loss, images, confused: [[class, taken for, how
+    often, images of the class], …]}, checkpoint {seconds, bytes, path}, stop {code, message},
     export {path, max_difference or error}, end {top1, best_top1}.
 
     Args:

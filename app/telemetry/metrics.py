@@ -38,7 +38,8 @@ class Series:
         name: as Prometheus shows it.
         kind: its type.
         help: one line.
-        source: the field of `Beat` it comes from, or the name of a rule of this module (`RULES`), or "config".
+        source: the field of `Beat` it comes from, or the name of a rule of this module (`RULES`, `OF_THE_RUN`), or
+            "config" for what `info` tells of the run.
         labels: besides namespace and experiment. "rank": every pod shows its own ranks; without it only node 0 does.
     """
 
@@ -54,10 +55,11 @@ SERIES: tuple[Series, ...] = (
         "resnet_training_info", "info", "What is trained, for joins; always 1.", "config",
         ("model", "dataset", "device"),
     ),
-    Series("resnet_training_world_size", "gauge", "Ranks of the whole gang.", "config"),
+    Series("resnet_training_world_size", "gauge", "Ranks of the whole gang.", "world_size"),
     Series("resnet_training_epoch", "gauge", "Epoch in progress, from 1; 0 before training.", "epoch"),
     Series("resnet_training_epochs", "gauge", "Epochs of the whole run.", "epochs"),
     Series("resnet_training_steps_total", "counter", "Optimizer steps done, resumed ones included.", "step"),
+    Series("resnet_training_planned_steps", "gauge", "Optimizer steps of the whole run.", "steps"),
     Series("resnet_training_images_total", "counter", "Training images seen by the whole gang.", "images"),
     Series("resnet_training_loss", "gauge", "Training loss of rank 0 at the last log interval.", "loss"),
     Series("resnet_training_learning_rate", "gauge", "Learning rate of the epoch in progress.", "learning_rate"),
@@ -91,9 +93,17 @@ SERIES: tuple[Series, ...] = (
     Series(
         "resnet_training_last_progress_timestamp_seconds", "gauge", "When step or phase last changed.", "last_progress"
     ),
+    Series(
+        "resnet_training_first_step_timestamp_seconds", "gauge", "When this attempt had done its first step.",
+        "first_step_at",
+    ),
     Series("resnet_validation_top1_ratio", "gauge", "Top-1 accuracy of the last validation.", "top1"),
     Series("resnet_validation_top5_ratio", "gauge", "Top-5 accuracy of the last validation.", "top5"),
     Series("resnet_validation_loss", "gauge", "Loss of the last validation.", "validation_loss"),
+    Series(
+        "resnet_checkpoint_interval_seconds", "gauge", "At most so long between two checkpoints, as asked for.",
+        "checkpoint_interval",
+    ),
     Series(
         "resnet_checkpoint_last_success_timestamp_seconds", "gauge", "When the newest checkpoint was committed.",
         "checkpoint_time",
@@ -122,6 +132,18 @@ RULES: dict[str, Callable[[Beat], float]] = {
     "checkpoint_size": _checkpoint_size,
 }
 """Sources that are computed from several fields of a beat; NaN means "none yet"."""
+
+OF_THE_RUN: dict[str, Callable[[TrainConfig], float]] = {
+    "world_size": lambda config: float(config.world_size),
+    "checkpoint_interval": lambda config: 60 * config.checkpoint_minutes,
+}
+"""Sources that are options of the run."""
+
+CONTINUED = frozenset(
+    {"step", "steps", "images", "nonfinite_steps", "bad_images", "checkpoint_failures", "data_wait_seconds"}
+)
+"""Sources that go on over a resume. Until a checkpoint is loaded, or it is known that there is none, they do not exist:
+what went from 0 to where the run was would be an increase."""
 
 
 class TrainingCollector(Collector):
@@ -169,13 +191,15 @@ class TrainingCollector(Collector):
                 for phase in Phase:
                     family.add_metric([*common, phase_name(phase)], float(beat.phase == phase))
                 continue
-            value = float(config.world_size) if series.source == "config" else _value(series, beat)
+            value = OF_THE_RUN[series.source](config) if series.source in OF_THE_RUN else _value(series, beat)
             if not math.isnan(value):
                 family.add_metric([*common, str(rank)] if series.labels else common, value)
         return family
 
 
 def _value(series: Series, beat: Beat) -> float:
+    if series.source in CONTINUED and not beat.steps:
+        return math.nan
     rule = RULES.get(series.source)
     return rule(beat) if rule else float(getattr(beat, series.source))
 

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page of a run; it opens anywhere, without a network."""
+"""report.html: one self-contained page of a run, or of several side by side; it opens anywhere, without a network."""
 
 from __future__ import annotations
 
@@ -6,36 +6,17 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from app.config import OPTIONS, plan
+from app.config import plan
 from app.telemetry.events import read_events
 from controller.api import Experiment, train_config
 from controller.display import duration
 from controller.local.rundir import replace
-from controller.report.chart import Chart, Line, draw, legend
+from controller.report import page
+from controller.report.chart import Chart, Line
 from controller.report.curves import Curves, EpochRow, Point, counted, curves
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("controller.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-    lstrip_blocks=True,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One chart of the page with what stands around it."""
-
-    title: str
-    unit: str
-    legend: Markup
-    svg: Markup
 
 
 def write_report(path: Path, experiment: Experiment, events: Path) -> None:
@@ -62,19 +43,21 @@ def render_report(experiment: Experiment, events: Sequence[dict[str, Any]], writ
     """
     found = curves(events)
     status = experiment.status
-    return _ENVIRONMENT.get_template("report.html.j2").render(
+    return page.render(
+        "report.html.j2", written_at,
         name=experiment.metadata.name,
         phase=status.phase,
         subtitle=_subtitle(experiment),
         message=_message(experiment),
         tiles=_tiles(experiment, found),
         figures=_figures(found),
+        confused=[(a, b, count, page.two(100 * count / of)) for a, b, count, of in found.confused],
         epochs=[_epoch_cells(row) for row in found.epochs],
-        settings=_settings(experiment),
+        settings=page.settings(experiment),
         attempts=_attempts(experiment, written_at),
+        timeline=page.timeline(experiment, written_at),
         uid=experiment.metadata.uid or "",
-        written=_local_time(written_at),
-    )
+    )  # fmt: skip
 
 
 def _subtitle(experiment: Experiment) -> str:
@@ -108,72 +91,47 @@ def _tiles(experiment: Experiment, found: Curves) -> list[tuple[str, str, str]]:
     speed = counted(found.images_per_second)
     if speed:
         median = statistics.median(point.value for point in speed)
-        tiles.append(("Images per second", _thousands(median), "median, all ranks"))
+        tiles.append(("Images per second", page.thousands(median), "median, all ranks"))
     config = train_config(experiment)
-    steps = f"{_thousands(status.step)} steps" if status.step is not None else ""
+    steps = f"{page.thousands(status.step)} steps" if status.step is not None else ""
     tiles.append(("Epochs", f"{status.epoch or 0} of {config.epochs}", steps))
-    spans = [_seconds_between(entry.start, entry.end) for entry in status.history]
-    if any(spans):
-        tiles.append(("Time", duration(sum(span or 0.0 for span in spans)), "over all attempts"))
+    took = page.training_time(status)
+    if took:
+        tiles.append(("Time", took, "over all attempts"))
     tiles.append(
         ("Attempts", str(status.attempt), f"{status.restarts} counted restart{'' if status.restarts == 1 else 's'}")
     )
     return tiles
 
 
-def _figures(found: Curves) -> list[Figure]:
+def _figures(found: Curves) -> list[page.Figure]:
     marks = [(start.step, f"attempt {start.attempt}") for start in found.starts[1:]]
     charts = [
         Chart(
             "Loss", "cross-entropy",
             [Line("training", found.train_loss), Line("validation", found.validation_loss, dots=True)],
-            _three, marks, clipped=True,
+            page.three, marks, clipped=True,
         ),
         Chart(
             "Validation top-1", "%", [Line("top-1", [_percent(p) for p in found.top1], dots=True)],
-            _two, marks, ceiling=100.0,
+            page.two, marks, ceiling=100.0,
         ),
-        Chart("Learning rate", "", [Line("learning rate", found.learning_rate)], _significant, marks, True),
-        Chart("Throughput", "img/s", [Line("all ranks", found.images_per_second)], _thousands, marks, True),
+        Chart("Learning rate", "", [Line("learning rate", found.learning_rate)], page.significant, marks, True),
+        Chart("Throughput", "img/s", [Line("all ranks", found.images_per_second)], page.thousands, marks, True),
     ]  # fmt: skip
-    return [Figure(chart.title, chart.unit, legend(chart), draw(chart)) for chart in charts]
+    return [page.figure(chart) for chart in charts]
 
 
 def _epoch_cells(row: EpochRow) -> list[str]:
-    def shown(value: float | None, number: Any) -> str:
-        return "–" if value is None else str(number(value))
-
     return [
         str(row.epoch),
-        _thousands(row.step),
-        shown(row.train_loss, _three),
-        shown(row.validation_loss, _three),
-        shown(row.top1, lambda ratio: f"{100 * ratio:.2f}"),
-        shown(row.learning_rate, _significant),
-        shown(row.images_per_second, _thousands),
+        page.thousands(row.step),
+        page.shown(row.train_loss, page.three),
+        page.shown(row.validation_loss, page.three),
+        page.shown(row.top1, lambda ratio: page.two(100 * ratio)),
+        page.shown(row.learning_rate, page.significant),
+        page.shown(row.images_per_second, page.thousands),
     ]
-
-
-def _settings(experiment: Experiment) -> list[tuple[str, str, str, bool]]:
-    """Name, value, meaning, and whether it is other than the default: what the recipe derives first, then options."""
-    config = train_config(experiment)
-    facts = plan(config)
-    derived = [
-        ("ranks", str(facts["world_size"]), f"{facts['nnodes']} nodes × {facts['nproc_per_node']} devices", True),
-        ("global batch", str(facts["global_batch"]), "images per optimizer step", True),
-        ("warm-up", str(facts["warmup_epochs"]), "epochs", True),
-        ("backend", str(facts["backend"]), "carries the gradients", True),
-    ]
-    options = [
-        (option.flags[0], str(getattr(config, name)), option.help, getattr(config, name) != field.default)
-        for name, (option, field) in OPTIONS.items()
-        if name not in _OF_A_POD
-    ]
-    return [*derived, *options]
-
-
-_OF_A_POD = ("node_rank", "master_addr", "master_port", "metrics_port", "gang_port", "print_plan")
-"""Options that a pod's environment sets: they differ from pod to pod, or say nothing of the training."""
 
 
 def _attempts(experiment: Experiment, now: float) -> list[list[str]]:
@@ -187,14 +145,14 @@ def _attempts(experiment: Experiment, now: float) -> list[list[str]]:
             _took(entry.start, entry.end),
             entry.reason or "–",
             "yes" if entry.counted else "no",
-            "–" if entry.step is None else _thousands(entry.step),
+            page.shown(entry.step, page.thousands),
         ]
         for entry in status.history
     ]
     if status.attempt and all(entry.attempt != status.attempt for entry in status.history):
         started = status.attempt_start_time
-        took = "–" if started is None else duration(now - _parse(started))
-        step = "–" if status.step is None else _thousands(status.step)
+        took = "–" if started is None else duration(now - page.unix(started))
+        step = page.shown(status.step, page.thousands)
         rows.append([str(status.attempt), _local(started), "–", took, status.phase, "no", step])
     return rows
 
@@ -203,38 +161,9 @@ def _percent(point: Point) -> Point:
     return dataclasses.replace(point, value=100 * point.value)
 
 
-def _three(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _significant(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _thousands(value: float) -> str:
-    return f"{value:,.0f}".replace(",", "\u202f")
-
-
-def _parse(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
-
-
-def _seconds_between(start: str | None, end: str | None) -> float | None:
-    return None if start is None or end is None else _parse(end) - _parse(start)
-
-
 def _took(start: str | None, end: str | None) -> str:
-    seconds = _seconds_between(start, end)
-    return "–" if seconds is None else duration(seconds)
+    return "–" if start is None or end is None else duration(page.unix(end) - page.unix(start))
 
 
 def _local(moment: str | None) -> str:
-    return "–" if moment is None else _local_time(_parse(moment))
-
-
-def _local_time(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "–" if moment is None else page.local_time(page.unix(moment))

@@ -46,6 +46,7 @@ class Chart:
         from_zero: the y axis begins at 0.
         ceiling: the y axis ends there at the latest (100 of a percentage).
         clipped: a few values far above all others are written at the upper edge instead of flattening the rest.
+        axis, position: what a point's step counts, under the axis and in one word.
     """
 
     title: str
@@ -56,6 +57,8 @@ class Chart:
     from_zero: bool = False
     ceiling: float | None = None
     clipped: bool = False
+    axis: str = "optimizer steps"
+    position: str = "step"
 
     @property
     def empty(self) -> bool:
@@ -116,7 +119,7 @@ def draw(chart: Chart) -> Markup:
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / (high - low))
 
-    parts = [_axes(x_ticks, y_ticks, x, y)]
+    parts = [_axes(chart.axis, x_ticks, y_ticks, x, y)]
     for step, label in chart.marks:
         if 0 < step <= last_step:
             parts.append(_mark(x(step), label))
@@ -136,7 +139,8 @@ def draw(chart: Chart) -> Markup:
         ]
     body = Markup("").join(parts)
     return Markup(
-        '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="{label}" data-points="{points}">{body}'
+        '<svg class="chart" viewBox="0 0 {w} {h}" role="img" tabindex="0" aria-label="{label}" data-points="{points}">'
+        "{body}"
         '<g class="hover" hidden><line class="cross" y1="{top}" y2="{bottom}"/></g></svg>'
     ).format(
         w=WIDTH, h=HEIGHT, label=describe(chart), points=json.dumps(hover, separators=(",", ":")), body=body,
@@ -152,10 +156,10 @@ def describe(chart: Chart) -> str:
         if points:
             first, last = points[0], points[-1]
             parts.append(
-                f"{line.name}: {chart.number(first.value)} at step {first.step}, "
-                f"{chart.number(last.value)} at step {last.step}"
+                f"{line.name}: {chart.number(first.value)} at {chart.position} {first.step}, "
+                f"{chart.number(last.value)} at {chart.position} {last.step}"
             )
-    return f"{chart.title} ({chart.unit}) over optimizer steps. {'; '.join(parts)}."
+    return f"{chart.title} ({chart.unit}) over {chart.axis}. {'; '.join(parts)}."
 
 
 def _far_above(values: Sequence[float]) -> float:
@@ -183,6 +187,7 @@ def _beyond(chart: Chart, line: Line, point: Point, number: int, x: float) -> Ma
 
 
 def _axes(
+    axis: str,
     x_ticks: Sequence[float],
     y_ticks: Sequence[float],
     x: Callable[[float], float],
@@ -205,9 +210,8 @@ def _axes(
         for tick in x_ticks
     )
     return Markup(
-        '<g class="grid">{grid}</g><g class="ticks">{left}{below}'
-        '<text x="{x}" y="{y}" class="x axis">optimizer steps</text></g>'
-    ).format(grid=grid, left=left, below=below, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6)
+        '<g class="grid">{grid}</g><g class="ticks">{left}{below}<text x="{x}" y="{y}" class="x axis">{axis}</text></g>'
+    ).format(axis=axis, grid=grid, left=left, below=below, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6)
 
 
 def _mark(x: float, label: str) -> Markup:
@@ -246,7 +250,9 @@ def _line(line: Line, number: int, chart: Chart, x: Callable[[float], float], y:
 
 
 def _tooltip(chart: Chart, line: Line, point: Point) -> str:
-    return f"{line.name} {chart.number(point.value)}{_suffix(chart)} · step {point.step} · epoch {point.epoch}"
+    return (
+        f"{line.name} {chart.number(point.value)}{_suffix(chart)} · {chart.position} {point.step} · epoch {point.epoch}"
+    )
 
 
 def _suffix(chart: Chart) -> str:

@@ -63,7 +63,11 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class Curves:
-    """All curves of a run, each in the order of its starts and steps."""
+    """All curves of a run, each in the order of its starts and steps.
+
+    Attributes:
+        confused: of the last validation: class, what it was taken for, how often, images of the class.
+    """
 
     starts: tuple[Start, ...] = ()
     train_loss: tuple[Point, ...] = ()
@@ -71,6 +75,7 @@ class Curves:
     top1: tuple[Point, ...] = ()
     learning_rate: tuple[Point, ...] = ()
     images_per_second: tuple[Point, ...] = ()
+    confused: tuple[tuple[str, str, int, int], ...] = ()
     epochs: tuple[EpochRow, ...] = field(default=())
 
 
@@ -100,6 +105,7 @@ def curves(events: Iterable[Event]) -> Curves:
         top1=points("validate", "top1"),
         learning_rate=points("train", "learning_rate"),
         images_per_second=points("train", "images_per_second"),
+        confused=_confused([event for _, event in dated if event.get("kind") == "validate"][-1:]),
     )
     return Curves(**{**result.__dict__, "epochs": _epoch_rows(result)})
 
@@ -122,6 +128,13 @@ def _by_start(events: Iterable[Event]) -> tuple[list[Start], list[tuple[int, Eve
             )
         dated.append((len(starts) - 1, event))
     return starts, dated
+
+
+def _confused(last: Sequence[Event]) -> tuple[tuple[str, str, int, int], ...]:
+    found = last[0].get("confused") if last else None
+    rows = found if isinstance(found, list) else []
+    wanted = [str, str, int, int]
+    return tuple(tuple(row) for row in rows if isinstance(row, list) and [type(cell) for cell in row] == wanted)
 
 
 def _int(value: Any) -> int:

@@ -37,6 +37,9 @@ def test_the_seeds_command_trains_validates_checkpoints_and_exports(images: Path
     assert [e["kind"] for e in events if e["kind"] != "train"] == ["start", "validate", "checkpoint", "export", "end"]
     validated = next(e for e in events if e["kind"] == "validate")
     assert validated["images"] == 360
+    wrong = round(360 * (1 - validated["top1"]))
+    assert 0 < sum(count for _, _, count, _ in validated["confused"]) <= wrong
+    assert all(label != guess and count <= of for label, guess, count, of in validated["confused"])
     top1, judged = onnx_top1(tmp_path / "run/1/model.onnx", images / "val")
     assert judged == 360
     # bf16 and local rounding may turn single images; a network that was not the trained one would be near 10 %.

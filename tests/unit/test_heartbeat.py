@@ -1,5 +1,6 @@
 """What a rank writes is what its launcher reads, also in the middle of a write."""
 
+import math
 import struct
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def test_only_a_new_step_or_phase_counts_as_movement(tmp_path: Path) -> None:
     assert heart.state.beat_at >= moved
     heart.beat(step=2)
     assert heart.state.moved_at > moved
+
+
+def test_the_time_of_the_first_step_is_kept(tmp_path: Path) -> None:
+    heart = Heart(tmp_path / "0")
+    assert math.isnan(heart.state.first_step_at)
+    heart.beat(step=501, first_steps=1)
+    first = heart.state.first_step_at
+    assert first == heart.state.updated_at
+    heart.beat(step=502, first_steps=2)
+    assert heart.state.first_step_at == first
 
 
 def test_a_file_in_the_middle_of_a_write_is_not_believed(tmp_path: Path) -> None:

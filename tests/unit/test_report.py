@@ -177,7 +177,7 @@ def test_the_page_shows_result_attempts_settings_and_curves():
     page = Page(html)
     for text in ("98.76 %", "best 98.88 %", "2 min 5 s", "Killed", "--batch_size", "global batch", "attempt 2"):
         assert text in page.text
-    assert [tag for tag, _ in page.tags].count("svg") == 4
+    assert [attrs["class"] for tag, attrs in page.tags if tag == "svg"] == ["chart"] * 4 + ["timeline"]
     assert "done again" in page.text
 
 
@@ -196,6 +196,7 @@ def test_the_page_loads_nothing_from_anywhere():
         [event("start", 0), train(1, None)],
         [train(5, 1.0)],
         [event("validate", 3, top1=1.0, loss=0.0)],
+        [event("validate", 3, top1=1.0, loss=0.0, confused=[["a", "b", 1], 7, ["a", "b", "c", 4]])],
         [{"kind": "train"}, {"kind": "start", "step": "x"}, {}],
     ],
 )

@@ -5,7 +5,7 @@ import torch
 
 from app.data.loader import Batch
 from app.ranks import Rank
-from app.validation import validate
+from app.validation import MOST_CLASSES, most_confused, validate
 
 
 def batches(sizes: list[int], right: int) -> list[Batch]:
@@ -53,6 +53,27 @@ def test_an_abandoned_validation_has_no_result_and_asks_no_further_image() -> No
     seen: list[int] = []
     assert judge(batches([2, 2, 2], right=6), abandon=lambda: True, alive=lambda: seen.append(1)) is None
     assert len(seen) == 1
+
+
+def test_what_is_taken_for_what_is_counted_over_all_batches() -> None:
+    # Classes 0 to 6 in turn; of the wrong labels each stands for the answer one above it.
+    result = judge(batches([5, 5, 5, 6], right=14), classes=7)
+    assert result is not None
+    assert sum(count for _, _, count, _ in result.confused) == 7
+    assert {(label, guess) for label, guess, _, _ in result.confused} == {((n + 6) % 7, n) for n in range(7)}
+    assert {images for _, _, _, images in result.confused} == {3}
+
+
+def test_the_most_confused_pairs_come_first_and_right_answers_are_none() -> None:
+    pairs = torch.tensor([[9, 0, 2], [5, 4, 0], [1, 0, 8]], dtype=torch.float64)
+    assert most_confused(pairs) == ((1, 0, 5, 9), (0, 2, 2, 11), (2, 0, 1, 9))
+    assert most_confused(torch.eye(4)) == ()
+
+
+def test_with_very_many_classes_pairs_are_not_counted() -> None:
+    result = judge(batches([2], right=1), classes=MOST_CLASSES + 1)
+    assert result is not None
+    assert result.confused == ()
 
 
 def test_the_heart_beats_at_every_batch() -> None:
