@@ -91,11 +91,13 @@ class Reading:
         answered: a document of the right attempt came back.
         document: that document.
         why: one line, where there is none.
+        silent: seconds since the first question in a row that got none.
     """
 
     answered: bool
     document: Progress | None
     why: str = ""
+    silent: float = math.inf
 
 
 def one_line(text: str, limit: int = MAX_TEXT) -> str:

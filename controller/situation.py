@@ -78,8 +78,10 @@ def _reachable(status: Status, look: Look) -> Status:
     if reading.answered:
         return with_condition(status, look, "ProgressReachable", ("True", "Answers", ""))
     since = to_unix(run.last_transition_time)
-    if since is not None and look.now - since < look.timing.reachable_after:
-        return status  # the launcher may not serve yet
+    if reading.silent < look.timing.reachable_after or (
+        since is not None and look.now - since < look.timing.reachable_after
+    ):
+        return status  # the launcher may not serve yet, has just ended, or is busy
     return with_condition(status, look, "ProgressReachable", ("False", "Unreachable", reading.why))
 
 
@@ -147,8 +149,12 @@ def _running_message(status: Status, look: Look) -> str:
     if reading is None and status.phase == "Running" and status.message:
         return status.message
     text = f"attempt {status.attempt}: {status.training_phase or 'started'}"
-    lacking = reading.document.loss_reason if reading is not None and reading.document is not None else ""
-    return f"{text}; no loss: {lacking}" if lacking else text
+    document = reading.document if reading is not None else None
+    if document is not None and document.loss_reason:
+        text += f"; no loss: {document.loss_reason}"
+    if document is not None and document.straggler_rank is not None:
+        text += f"; rank {document.straggler_rank} is slow, and the others wait for it"
+    return text
 
 
 def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:

@@ -76,6 +76,11 @@ _ORDER: dict[Row, tuple[str, ...]] = {
     Row.GONE: (JOB_DELETED, POD_GONE),
 }
 _LOST_PEER = REASONS[ExitCode.LOST_PEER]
+RETRIED = (
+    *(reason for row in (Row.DISRUPTED, Row.FAULT, Row.GONE) for reason in _ORDER[row]),
+    *(REASONS[ExitCode.KILLED], _LOST_PEER, NOT_STARTED),
+)
+"""Reasons of a verdict that another attempt follows; `Signal<n>` is one too."""
 
 # Why the API server and its controllers disrupt a pod (reasons of the condition DisruptionTarget).
 _DISRUPTIONS = {
@@ -296,6 +301,8 @@ def _of_container(pod: Document, history: Sequence[HistoryEntry]) -> Verdict | N
     if code == 0:
         return None
     if runtime in _LOST_CONTAINER and code in (137, 255):
+        if deleting(pod):
+            return None  # the kubelet's words for a container that had not started when its pod was deleted
         return _made("NodeLost", f"pod {name_of(pod)}: its node lost the container ({runtime})", pod)
     in_use = code == ExitCode.DEVICE and words is not None and words.reason == PORT_IN_USE
     reason = PORT_IN_USE if in_use else reason_of(code)

@@ -32,7 +32,7 @@ def _pixels(path: Path, how: dict[str, Any]) -> NDArray[Any]:
     image = Image.open(path).convert("RGB")
     scale = how["resize"] / min(image.size)
     image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
-    left, top = ((side - how["crop"]) // 2 for side in image.size)
+    left, top = (round((side - how["crop"]) / 2) for side in image.size)  # as torchvision's CenterCrop
     image = image.crop((left, top, left + how["crop"], top + how["crop"]))
     values = (np.asarray(image, dtype=np.float32) / 255 - np.float32(how["mean"])) / np.float32(how["std"])
     return values.transpose(2, 0, 1)

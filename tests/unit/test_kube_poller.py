@@ -116,3 +116,29 @@ def test_a_question_that_raises_is_asked_again(poller: Any) -> None:
     found.follow(A, target())
     until(lambda: told)
     assert len(asked) >= 3
+
+
+def test_a_reading_says_for_how_long_there_was_no_answer(poller: Any) -> None:
+    silent = threading.Event()
+
+    def ask(host: str, port: int, identity: Identity) -> Reading:
+        return Reading(False, None, "reset") if silent.is_set() else answer(identity)
+
+    told: list[Any] = []
+    found = poller(told, ask, interval=0.01)
+    silent.set()
+    found.follow(A, target())
+    readings: list[Reading] = []
+
+    def take() -> Reading:
+        until(lambda: readings.append(found.take(A)) or readings[-1] is not None)
+        return readings[-1]
+
+    first, second = take(), take()
+    assert first.silent == 0.0
+    assert second.silent > 0.0
+    silent.clear()
+    until(lambda: take().answered)
+    silent.set()
+    until(lambda: not take().answered)
+    assert readings[-1].silent == 0.0

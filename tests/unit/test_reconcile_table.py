@@ -533,6 +533,16 @@ def test_work_without_steps_is_the_launchers_to_watch(phase):
     assert scene.status.history == []
 
 
+def test_a_straggler_is_named_while_it_is_one():
+    scene = Scene().start()
+    scene.look([job()], scene.pods(), progress=scene.reading(step=100, straggler_rank=3, straggler_ratio=2.5))
+    assert scene.status.message == "attempt 1: train; rank 3 is slow, and the others wait for it"
+    scene.look([job()], scene.pods(), after=1)
+    assert "rank 3 is slow" in scene.status.message
+    scene.look([job()], scene.pods(), after=1, progress=scene.reading(step=200))
+    assert scene.status.message == "attempt 1: train"
+
+
 def test_progress_that_can_not_be_reached_is_a_condition_and_never_a_restart():
     scene = Scene().start()
     silence = Reading(False, None, "/progress did not answer in 2 s")
@@ -544,6 +554,16 @@ def test_progress_that_can_not_be_reached_is_a_condition_and_never_a_restart():
     assert scene.events.count("Unreachable") == 1
     scene.look([job()], scene.pods(), progress=scene.reading())
     assert scene.condition("ProgressReachable") == ("True", "Answers")
+
+
+def test_a_launcher_that_does_not_answer_once_is_not_unreachable():
+    scene = Scene().start()
+    scene.look([job()], scene.pods(), after=60, progress=scene.reading(step=100))
+    for seconds in (0.0, 10.0, 29.0):
+        scene.look([job()], scene.pods(), after=10, progress=Reading(False, None, "reset", silent=seconds))
+    assert (scene.condition("ProgressReachable"), scene.events.count("Unreachable")) == (("True", "Answers"), 0)
+    scene.look([job()], scene.pods(), after=10, progress=Reading(False, None, "reset", silent=30.0))
+    assert scene.condition("ProgressReachable") == ("False", "Unreachable")
 
 
 # --- what the user asks for ----------------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ ONE_POD = {
     "node shut down": (ended(137, reason="Terminated"), "Retry", "NodeShutdown", False),
     "node restarted": (ended(255, runtime="Unknown"), "Retry", "NodeLost", False),
     "container lost": (ended(137, runtime="ContainerStatusUnknown"), "Retry", "NodeLost", False),
+    "deleted before it had started": (
+        ended(137, runtime="ContainerStatusUnknown", deleting=100.0), "Retry", "PodGone", False
+    ),
     "disrupted in a new way": (running(conditions=[disruption("DeletionByMoon")]), "Retry", "Disrupted", False),
     "stopped": (ended(143), "Retry", "Stopped", False),
     "device lost": (ended(141), "Retry", "DeviceLost", True),
