@@ -26,10 +26,7 @@ AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    "rules": [
-        {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
-        {"level": "Metadata"},
-    ],
+    "rules": [{"level": "Metadata"}],
 }
 # What CoreDNS watches for names of services and pods.
 DNS_USER = "system:test-dns"

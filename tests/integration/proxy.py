@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 
 
 class Proxy:
-    """Passes bytes on while `up`; cut, it drops what is open and what is new."""
+    """Passes bytes on while `up`; cut, it drops what is open and what is new; frozen, it says nothing at all."""
 
     def __init__(self, url: str) -> None:
         found = urlparse(url)
@@ -21,6 +21,8 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         self.up = True
+        self._flows = threading.Event()
+        self._flows.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -37,9 +39,14 @@ class Proxy:
                         end.shutdown(socket.SHUT_RDWR)
             self._pairs.clear()
 
+    def freeze(self) -> None:
+        """Nobody answers any more, and nothing says so: connections stay open, new ones are taken."""
+        self._flows.clear()
+
     def mend(self) -> None:
         """It is back."""
         self.up = True
+        self._flows.set()
 
     def close(self) -> None:
         self.cut()
@@ -63,6 +70,7 @@ class Proxy:
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
+                self._flows.wait()
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from app.version import version
-from controller.kube.client import PODS, ApiError, Client
+from controller.kube.client import PODS, ApiError, Client, Resource
 from controller.options import parse
 from tests.cluster.kubectl import Kubectl
+from tests.integration.kube import Namespace
 
 INSTALL = Path(__file__).parents[2] / "manifests" / "install"
 
@@ -50,6 +51,47 @@ def test_its_pod_passes_the_restricted_profile_that_the_namespace_enforces(
     bad = {**pod, "spec": {**template["spec"], "containers": [container]}}
     with pytest.raises(ApiError, match="violates PodSecurity"):
         client.create(PODS, "resnet-operator", bad)
+
+
+@pytest.mark.parametrize("role", ["view", "edit"])
+def test_a_role_for_users_reaches_experiments_and_nothing_else(
+    role: str, installed: dict[str, Any], client: Client, team: Namespace
+) -> None:
+    assert f"ClusterRole/resnet-operator-{role}" in installed
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"resnet-operator-{role}"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": f"{role}-{team.name}"}],
+    }
+    client.create(Resource("rbac.authorization.k8s.io", "v1", "rolebindings"), team.name, binding)
+    resources = [
+        *(("resnet-operator.io", f"resnetexperiments{sub}") for sub in ("", "/status", "/finalizers")),
+        *(("kubeflow.org", "pytorchjobs"), ("", "pods"), ("", "secrets"), ("coordination.k8s.io", "leases")),
+    ]
+    verbs = ("get", "list", "watch", "create", "update", "patch", "delete")
+    allowed = {
+        (resource, verb)
+        for group, resource in resources
+        for verb in verbs
+        if may(client, f"{role}-{team.name}", team.name, group, resource, verb)
+    }
+    expected = ("get", "list", "watch") if role == "view" else ("create", "update", "patch", "delete")
+    assert allowed == {("resnetexperiments", verb) for verb in expected}
+
+
+def may(client: Client, user: str, namespace: str, group: str, resource: str, verb: str) -> bool:
+    """What the API server would say to a request of that user."""
+    name, _, sub = resource.partition("/")
+    asked = {"namespace": namespace, "verb": verb, "group": group, "resource": name, "subresource": sub}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": asked},
+    }
+    answer = client.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+    return bool(answer["status"]["allowed"])
 
 
 def test_flags_images_ports_and_the_service_fit_together(installed: dict[str, Any]) -> None:

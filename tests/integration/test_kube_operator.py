@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,9 @@ def test_a_leader_that_can_not_renew_exits_before_another_may_lead(
         proxy.close()
 
 
+@pytest.mark.parametrize(("away", "seconds"), [(Proxy.cut, 6), (Proxy.freeze, 15)], ids=["refuses", "is silent"])
 def test_an_api_server_that_is_away_is_no_fault_and_what_was_missed_is_caught_up(
-    kubeconfig: Path, team: Namespace, tmp_path: Path
+    away: Callable[[Proxy], None], seconds: float, kubeconfig: Path, team: Namespace, tmp_path: Path
 ) -> None:
     proxy = Proxy(server_of(kubeconfig))
     config = behind(proxy, kubeconfig, tmp_path)
@@ -172,10 +174,10 @@ def test_an_api_server_that_is_away_is_no_fault_and_what_was_missed_is_caught_up
             team.create("fails", nodes=1)
             team.start(1, name="fails")
             team.phase("Running", "fails")
-            proxy.cut()
+            away(proxy)
             team.end("fails-1-worker-0", 141)
             team.create("new", nodes=1)
-            time.sleep(6)
+            time.sleep(seconds)
             assert process.process.poll() is None
             assert process.get("health", "/healthz")[0] == 200
             assert team.status("fails")["attempt"] == 1
