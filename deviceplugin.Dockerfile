@@ -8,8 +8,8 @@ WORKDIR /opt/resnet
 COPY requirements/deviceplugin.txt requirements/
 RUN python3 -m pip install --no-cache-dir --break-system-packages --require-hashes -r requirements/deviceplugin.txt
 COPY pyproject.toml ./
-# Version and exit codes; the rest of app/ is not imported.
-COPY app/__init__.py app/version.py app/modules.py app/
+# Version, exit codes and the command line's; the rest of app/ is not imported.
+COPY app/__init__.py app/arguments.py app/version.py app/modules.py app/
 COPY app/resilience/__init__.py app/resilience/exit_codes.py app/resilience/
 COPY deviceplugin deviceplugin
 # The root is read-only.

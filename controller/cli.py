@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from app import arguments
 from app.resilience.exit_codes import ExitCode
 from app.version import version
 from controller import cluster_commands, dataset, report_command, tools
@@ -132,19 +133,8 @@ def _matching(pattern: str, text: str) -> str:
     return text
 
 
-def _attempt(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= MAX_ATTEMPT):
-        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_ATTEMPT}, not {text!r}")
-    return int(text)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.BAD_OPTION, f"{self.prog}: {message} (--help shows what there is)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = arguments.Parser(
         prog=PROGRAM, description="Trains ResNets from one experiment file, here or on Kubernetes.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version()}")
@@ -161,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     render = command("render", _render, "print the PyTorchJob of an experiment")
     which = render.add_mutually_exclusive_group()
     which.add_argument("--standalone", action="store_true", help="for a cluster without this project's controller")
-    which.add_argument("--attempt", type=_attempt, default=1, metavar="N", help="number of the attempt [default 1]")
+    number = arguments.whole(1, MAX_ATTEMPT)
+    which.add_argument("--attempt", type=number, default=1, metavar="N", help="number of the attempt [default 1]")
     render.add_argument("--training-image", type=_image, metavar="IMAGE", help="image where the spec names none")
     render.add_argument("--namespace", type=_namespace, metavar="NS", help="instead of the file's own")
     run = command("run", _run, "train on this machine, without a cluster")

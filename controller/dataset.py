@@ -8,18 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-from app.data.commands import COMMANDS, Progress, Run, guarded
+from app.data import commands as data_commands
+from app.data.commands import Progress, Run, guarded
 
 
 def add_commands(commands: Any, program: str) -> None:
     """Adds `dataset` and its own commands to the sub-commands of a parser."""
     text = "prepare and check data sets"
     dataset = commands.add_parser("dataset", help=text, description=text, allow_abbrev=False)
-    own = dataset.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, what, add_arguments, run in COMMANDS:
-        sub = own.add_parser(name, help=what, description=what, allow_abbrev=False)
-        add_arguments(sub)
-        sub.set_defaults(command=partial(_run, run, program))
+    data_commands.add_commands(dataset, lambda sub, run: sub.set_defaults(command=partial(_run, run, program)))
 
 
 def _run(run: Run, program: str, args: argparse.Namespace) -> int:

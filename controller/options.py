@@ -7,9 +7,8 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
-from app.resilience.exit_codes import ExitCode
+from app.arguments import Parser, seconds, whole
 from app.version import version
 from controller.api import base
 from controller.backoff import Timing
@@ -41,11 +40,6 @@ class Options:
     verbose: bool
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.BAD_OPTION, f"{self.prog}: {message} (--help shows what there is)\n")
-
-
 def parse(argv: Sequence[str]) -> Options:
     """The options of a command line; one that is wrong ends the process with 64 and one line."""
     parser = _parser()
@@ -73,7 +67,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="Keeps the jobs of all ResNetExperiments alive and shows their progress.",
         allow_abbrev=False,
@@ -92,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--allow-host-network", action="store_true", help="allow podTemplate.hostNetwork")
     group.add_argument("--allow-host-ipc", action="store_true", help="allow podTemplate.hostIPC")
     group.add_argument(
-        "--progress-seconds", type=_seconds, default=10.0, metavar="S", help="ask each so often [default %(default)s]"
+        "--progress-seconds", type=seconds, default=10.0, metavar="S", help="ask each so often [default %(default)s]"
     )
     group.add_argument(
         "--timing", action="append", default=[], type=_timing, metavar="NAME=S",
@@ -100,25 +94,25 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group = parser.add_argument_group("work")
     group.add_argument(
-        "--workers", type=_whole(1, 256), default=8, metavar="N", help="looks at a time [default %(default)s]"
+        "--workers", type=whole(1, 256), default=8, metavar="N", help="looks at a time [default %(default)s]"
     )
     group.add_argument(
         "--progress-readers",
-        type=_whole(1, 256),
+        type=whole(1, 256),
         default=16,
         metavar="N",
         help="questions at a time [default %(default)s]",
     )
     group.add_argument(
-        "--resync-seconds", type=_seconds, default=600.0, metavar="S", help="look at all so often [default %(default)s]"
+        "--resync-seconds", type=seconds, default=600.0, metavar="S", help="look at all so often [default %(default)s]"
     )
     group = parser.add_argument_group("servers")
     group.add_argument(
-        "--metrics-port", type=_whole(0, 65_535), default=8080, metavar="PORT", help="/metrics [default %(default)s]"
+        "--metrics-port", type=whole(0, 65_535), default=8080, metavar="PORT", help="/metrics [default %(default)s]"
     )
     group.add_argument(
         "--health-port",
-        type=_whole(0, 65_535),
+        type=whole(0, 65_535),
         default=8081,
         metavar="PORT",
         help="/healthz, /readyz [default %(default)s]",
@@ -133,13 +127,13 @@ def _parser() -> argparse.ArgumentParser:
         help="name of the Lease [default %(default)s]",
     )
     group.add_argument(
-        "--lease-seconds", type=_seconds, default=15.0, metavar="S", help="others wait so long [default %(default)s]"
+        "--lease-seconds", type=seconds, default=15.0, metavar="S", help="others wait so long [default %(default)s]"
     )
     group.add_argument(
-        "--renew-deadline", type=_seconds, default=10.0, metavar="S", help="give up after so long [default %(default)s]"
+        "--renew-deadline", type=seconds, default=10.0, metavar="S", help="give up after so long [default %(default)s]"
     )
     group.add_argument(
-        "--renew-seconds", type=_seconds, default=2.0, metavar="S", help="renew so often [default %(default)s]"
+        "--renew-seconds", type=seconds, default=2.0, metavar="S", help="renew so often [default %(default)s]"
     )
     return parser
 
@@ -152,26 +146,7 @@ def _timing(text: str) -> tuple[str, float]:
     name, separator, value = text.partition("=")
     if not separator or name not in _times():
         raise argparse.ArgumentTypeError(f"must be NAME=SECONDS with one of {', '.join(_times())}, not {text!r}")
-    return name, _seconds(value)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 86_400:
-        raise argparse.ArgumentTypeError(f"must be seconds, above 0 and at most 86400, not {text!r}")
-    return value
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def check(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text[:9]) <= high):
-            raise argparse.ArgumentTypeError(f"must be {low} to {high}, not {text!r}")
-        return int(text)
-
-    return check
+    return name, seconds(value)
 
 
 def _like(pattern: str) -> Callable[[str], str]:

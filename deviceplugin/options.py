@@ -8,9 +8,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from app.resilience.exit_codes import ExitCode
+from app.arguments import Parser, seconds, whole
 from app.version import version
 from deviceplugin.allocation import Extras, Mount
 from deviceplugin.devices import DEFAULT_DEVICES_PER_CARD, Rules
@@ -53,11 +52,6 @@ class Options:
         return self.socket_directory / f"{self.resource.replace('/', '_')}.sock"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.BAD_OPTION, f"{self.prog}: {message} (--help shows what there is)\n")
-
-
 def parse(argv: Sequence[str]) -> Options:
     """The options of a command line; one that is wrong ends the process with 64 and one line."""
     parser = _parser()
@@ -93,7 +87,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="Makes the accelerator devices of this node a resource that Kubernetes gives to pods.",
         allow_abbrev=False,
@@ -116,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--count", choices=("device", "card"), default="device", help="what one of the resource is [default device]"
     )
     group.add_argument(
-        "--devices-per-card", type=_whole(1, 64), metavar="N",
+        "--devices-per-card", type=whole(1, 64), metavar="N",
         help=f"default: as the health command's table says, else {DEFAULT_DEVICES_PER_CARD}",
     )  # fmt: skip
     group = parser.add_argument_group("containers")
@@ -145,10 +139,10 @@ def _parser() -> argparse.ArgumentParser:
         help="prints a table as teco-smi does; run without a shell",
     )  # fmt: skip
     group.add_argument(
-        "--health-interval", type=_seconds, default=30.0, metavar="S", help="run it so often [default %(default)s]"
+        "--health-interval", type=seconds, default=30.0, metavar="S", help="run it so often [default %(default)s]"
     )
     group.add_argument(
-        "--health-timeout", type=_seconds, default=10.0, metavar="S", help="for so long at most [default %(default)s]"
+        "--health-timeout", type=seconds, default=10.0, metavar="S", help="for so long at most [default %(default)s]"
     )
     group.add_argument(
         "--unhealthy-words", type=_words, default=sorted(Rules.bad_words), metavar="A,B",
@@ -164,15 +158,15 @@ def _parser() -> argparse.ArgumentParser:
         help=f"default: {', or '.join(SOCKET_DIRECTORIES.values())} with classic",
     )  # fmt: skip
     group.add_argument(
-        "--poll-seconds", type=_seconds, default=1.0, metavar="S",
+        "--poll-seconds", type=seconds, default=1.0, metavar="S",
         help="look at device files and sockets so often [default %(default)s]",
     )  # fmt: skip
     group.add_argument(
-        "--retry-seconds", type=_seconds, default=1.0, metavar="S",
+        "--retry-seconds", type=seconds, default=1.0, metavar="S",
         help="try again after so long, then ever longer up to a minute [default %(default)s]",
     )  # fmt: skip
     group.add_argument(
-        "--silence-seconds", type=_seconds, default=60.0, metavar="S",
+        "--silence-seconds", type=seconds, default=60.0, metavar="S",
         help="no kubelet has listened for so long: serve anew [default %(default)s]",
     )  # fmt: skip
     group = parser.add_argument_group("telling")
@@ -180,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         "--node-name", default="", metavar="NAME", help="whose Events tell of sick devices; absent: no Events"
     )
     group.add_argument(
-        "--metrics-port", type=_whole(0, 65_535), default=9403, metavar="PORT",
+        "--metrics-port", type=whole(0, 65_535), default=9403, metavar="PORT",
         help="/metrics, /healthz, /readyz [default %(default)s]",
     )  # fmt: skip
     return parser
@@ -234,22 +228,3 @@ def _words(text: str) -> list[str]:
     if not words:
         raise argparse.ArgumentTypeError(f"must be words such as DEVICE_LOST,HEARTBEAT_ERROR, not {text!r}")
     return words
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 86_400:
-        raise argparse.ArgumentTypeError(f"must be seconds, above 0 and at most 86400, not {text!r}")
-    return value
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def check(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text[:9]) <= high):
-            raise argparse.ArgumentTypeError(f"must be {low} to {high}, not {text!r}")
-        return int(text)
-
-    return check

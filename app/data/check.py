@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from app.data.commands import check_arguments, check_dataset, main
 from app.data.decode import read_header
 from app.data.ilsvrc.parallel import Progress
 from app.data.ilsvrc.prepare import MANIFEST, read_manifest
@@ -85,7 +83,3 @@ def _bad_ones(samples: Openable, pixels: bool, chunk: range) -> list[tuple[str, 
         except BadImage as error:
             bad.append((error.name, error.why))
     return bad
-
-
-if __name__ == "__main__":
-    sys.exit(main(check_dataset, check_arguments, "app.data.check", "Reads every image of a data set."))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app import tools
+from app.command_line import Parser
 from app.data.errors import shown
 from app.resilience.exit_codes import ExitCode, TrainingError
 
@@ -150,19 +151,37 @@ def guarded(
     return tools.run(program, work)
 
 
-def main(run: Run, add_arguments: Callable[[argparse.ArgumentParser], None], program: str, what: str) -> int:
-    """The whole of a `python -m app.data.…`; returns the exit code."""
-    name = program.rpartition(".")[2]
-    parser = tools.Parser(f"python -m {program}", what)
-    add_arguments(parser)
-    return tools.run(name, lambda: guarded(run, parser.parse_args(), name))
-
-
 COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], None], Run]] = (
     ("prepare-imagenet", "from the published ImageNet tars to train/ and val/", prepare_arguments, prepare_imagenet),
     ("check", "read every image of a data set, and list the bad ones", check_arguments, check_dataset),
 )
 """Name after `resnetctl dataset`, what it does, its arguments, and the function that does it."""
+
+
+def add_commands(parser: argparse.ArgumentParser, take: Callable[[argparse.ArgumentParser, Run], None]) -> None:
+    """Adds the commands to a parser.
+
+    Args:
+        parser: gets them.
+        take: told of each command's own parser and of the function that does it.
+    """
+    own = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, what, add_arguments, run in COMMANDS:
+        sub = own.add_parser(name, help=what, description=what, allow_abbrev=False)
+        add_arguments(sub)
+        take(sub, run)
+
+
+def main() -> int:
+    """The whole of `python -m app.data`; returns the exit code."""
+    parser = Parser(prog="python -m app.data", description="Prepares and checks data sets.", allow_abbrev=False)
+    add_commands(parser, lambda sub, run: sub.set_defaults(command=run))
+
+    def work() -> int:
+        args = parser.parse_args()
+        return guarded(args.command, args, "dataset")
+
+    return tools.run("dataset", work)
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 
 def command(published: Published, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "app.data.ilsvrc", *published.args(), f"--out={out}", *more]
+    return [sys.executable, "-m", "app.data", "prepare-imagenet", *published.args(), f"--out={out}", *more]
 
 
 def ended(argv: list[str]) -> subprocess.CompletedProcess[str]:
@@ -145,7 +145,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(published: Published, t
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "ilsvrc: interrupted"
+    assert said.splitlines()[-1] == "dataset: interrupted"
     assert "Traceback" not in said
     done = ended(command(published, tmp_path))
     assert (done.returncode, len(tree(tmp_path))) == (0, published.train + published.val)
@@ -173,7 +173,7 @@ def test_a_full_disk_is_one_line_and_what_is_complete_stays(published: Published
     assert first == f"exit code {ExitCode.VOLUME_IO.value}", done.stderr
     assert 0 < int(classes) < 20
     (line,) = [line for line in done.stderr.splitlines() if " classes: " not in line]
-    assert line.startswith(f"ilsvrc: {out}")
+    assert line.startswith(f"dataset: {out}")
     assert "cannot be written: No space left on device; make room and start again, what is complete stays" in line
     assert (second, int(files)) == ("exit code 0", published.train + published.val), done.stderr
 
