@@ -68,16 +68,19 @@ def test_the_example_trains_on_two_nodes_to_a_model_as_good_as_it_says(
     with prometheus(cluster) as scraper:
         namespace.run("apply", "--filename", "-", stdin=rendered(EXAMPLE, namespace))
         wait_for(lambda: scraper.query(f"resnet_training_images_total{{{ours}}} > 0"), SOON, "no step was scraped")
-        busy = scraper.query(f"resnet_training_rank_busy_seconds_total{{{ours}}}")
+
+        def ranks() -> list[tuple[str, str]]:
+            busy = scraper.query(f"resnet_training_rank_busy_seconds_total{{{ours}}}")
+            return sorted((each["rank"], each["pod"]) for each, _ in busy)
+
+        # Every rank tells of itself, the whole run is told of once.
+        told = [("0", WORKERS[0]), ("1", WORKERS[0]), ("2", WORKERS[1]), ("3", WORKERS[1])]
+        wait_for(lambda: ranks() == told, SOON, "not every rank tells of itself")
         wait_for(lambda: holds(namespace, "Succeeded") or holds(namespace, "Failed"), TRAINED, "the job does not end")
         losses = scraper.query(f"count_over_time(resnet_training_loss{{{ours}}}[1h])")
 
     assert holds(namespace, "Succeeded")
     assert {namespace.get("pod", name)["spec"]["nodeName"] for name in WORKERS} == set(NODES)
-    # Every rank tells of itself, the whole run is told of once.
-    assert sorted((each["rank"], each["pod"]) for each, _ in busy) == [
-        *(("0", WORKERS[0]), ("1", WORKERS[0]), ("2", WORKERS[1]), ("3", WORKERS[1])),
-    ]
     assert [each["pod"] for each, _ in losses] == [WORKERS[0]]
 
     end = last_words(namespace, WORKERS[0])
