@@ -74,7 +74,11 @@ def steps_in(log: Path) -> int:
 
 @contextmanager
 def slowed(pid: int, log: Path, step_seconds: float) -> Iterator[None]:
-    """Stops a rank in the midst of each step's computing, for as long as two steps take."""
+    """Stops a rank in the midst of each step's computing, for several times as long as a step takes.
+
+    Now and then the stop falls into the rank's waiting for the others, which is not its own slowness: the stops that
+    do not must be long enough to show on a busy machine.
+    """
     over = threading.Event()
 
     def hold() -> None:
@@ -83,7 +87,7 @@ def slowed(pid: int, log: Path, step_seconds: float) -> Iterator[None]:
             if steps_in(log) > seen:
                 time.sleep(0.3 * step_seconds)
                 kill(pid, signal.SIGSTOP)
-                time.sleep(2 * step_seconds)
+                time.sleep(max(1.0, 5 * step_seconds))
                 kill(pid, signal.SIGCONT)
                 seen = steps_in(log)
 
