@@ -115,22 +115,23 @@ def test_a_rank_that_computes_slower_is_named_in_log_metrics_and_progress_until_
     images: Path, tmp_path: Path
 ) -> None:
     port, log = free_port(), tmp_path / "log"
-    argv = small(images, tmp_path / "run", nproc_per_node=3, bs=16, epoch=200, metrics_port=port)
+    argv = small(images, tmp_path / "run", nproc_per_node=2, bs=16, epoch=200, metrics_port=port)
     process = start(argv, log, OMP_NUM_THREADS="1", RESNET_POD="a-pod")
+    rank1 = "train: rank 1 (local rank 1, pod a-pod) is a straggler"
     try:
         wait_for(lambda: steps_in(log) >= 2, process, log)
         began, before = time.monotonic(), steps_in(log)
         wait_for(lambda: steps_in(log) >= before + 10, process, log)
         step_seconds = (time.monotonic() - began) / 10
-        with slowed(ranks_of(process)[2], log, step_seconds):
-            named = "train: rank 2 (local rank 2, pod a-pod) is a straggler: it computes "
-            wait_for(lambda: named in log.read_text(), process, log)
-            assert slowdown(port, 2) > 1.1
-            assert slowdown(port, 2) > max(slowdown(port, 0), slowdown(port, 1))
+        with slowed(ranks_of(process)[1], log, step_seconds):
+            wait_for(lambda: f"{rank1}: it computes " in log.read_text(), process, log)
+            assert slowdown(port, 1) > 1.1 > slowdown(port, 0)
             progress = json.loads(get(port, "progress"))
-            assert progress["straggler_rank"] == 2
+            assert progress["straggler_rank"] == 1
             assert progress["straggler_ratio"] > 1.1
-        wait_for(lambda: "rank 2 (local rank 2, pod a-pod) is a straggler no more" in log.read_text(), process, log)
+        # The other one is held now: left alone, two ranks of a busy machine need not become equally fast.
+        with slowed(ranks_of(process)[0], log, step_seconds):
+            wait_for(lambda: f"{rank1} no more" in log.read_text(), process, log)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == ExitCode.STOPPED, log.read_text()
