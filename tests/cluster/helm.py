@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +12,14 @@ import yaml
 
 from tests.cluster import toolchain
 from tests.cluster.kubectl import Object
-from tests.cluster.processes import NO_PROXY
+from tests.cluster.program import ProgramError, run
 
 CHARTS = Path(__file__).parents[2] / "charts"
 Program = Literal["helm", "helm3"]
 SECONDS = 120.0
 
 
-class HelmError(RuntimeError):
+class HelmError(ProgramError):
     """Helm ended with an error; the text is what it wrote."""
 
 
@@ -84,18 +82,4 @@ def lint(chart: str, values: Mapping[str, Any], program: Program = "helm") -> st
 
 def _run(program: Program, arguments: list[str], stdin: str, timeout: float) -> str:
     said = f"{program} {' '.join(arguments)}"
-    try:
-        done = subprocess.run(
-            [toolchain.tool(program), *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **NO_PROXY},
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise HelmError(f"{said}: no answer in {timeout:g} s") from error
-    if done.returncode:
-        raise HelmError(f"{said}: {done.stderr.strip()} {done.stdout.strip()}".strip())
-    return done.stdout
+    return run([toolchain.tool(program), *arguments], said, stdin, timeout, HelmError)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import toolchain
-from tests.cluster.processes import NO_PROXY
+from tests.cluster.program import ProgramError, environment, run
 
 Object = dict[str, Any]
 SECONDS = 60.0
 FIELD_MANAGER = "tests"
 
 
-class KubectlError(RuntimeError):
+class KubectlError(ProgramError):
     """kubectl ended with an error; the text is what it wrote."""
 
 
@@ -41,29 +40,13 @@ class Kubectl:
             KubectlError: it failed, or took longer than `timeout` seconds.
         """
         said = f"kubectl {' '.join(arguments)}"
-        try:
-            done = subprocess.run(
-                self._command(*arguments),
-                input=stdin,
-                capture_output=True,
-                text=True,
-                env={**os.environ, **NO_PROXY},
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise KubectlError(f"{said}: no answer in {timeout:g} s") from error
-        if done.returncode:
-            raise KubectlError(f"{said}: {done.stderr.strip()}")
-        return done.stdout
+        return run(self._command(*arguments), said, stdin, timeout, KubectlError)
 
     @contextmanager
     def following(self, path: Path, *arguments: str) -> Iterator[None]:
         """`kubectl <arguments>` (get --watch, logs --follow) runs meanwhile; what it prints goes into `path`."""
         with path.open("wb") as output:
-            process = subprocess.Popen(
-                self._command(*arguments), stdout=output, stderr=output, env={**os.environ, **NO_PROXY}
-            )
+            process = subprocess.Popen(self._command(*arguments), stdout=output, stderr=output, env=environment())
         try:
             yield
         finally:

@@ -24,9 +24,9 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.prometheus import Prometheus, prometheus
 from tests.cluster.waiting import wait_for
 from tests.e2e import inside
+from tests.e2e.disks import ALONE, filled, small_disk
 from tests.e2e.experiments import KIND, SOON, Laboratory
 from tests.e2e.operator import NAME as OPERATOR
-from tests.e2e.test_volumes import ALONE, filled, small_disk
 from tests.promql import filled_in
 
 pytestmark = pytest.mark.timeout(1800)

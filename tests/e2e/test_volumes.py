@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,46 +13,17 @@ from app.resilience.exit_codes import ExitCode
 from tests.cluster.cluster import Cluster
 from tests.cluster.waiting import wait_for
 from tests.e2e import inside
+from tests.e2e.disks import ALONE, filled, small_disk
 from tests.e2e.experiments import KIND, SOON, Experiment, Laboratory
 
 pytestmark = pytest.mark.timeout(1800)
-NODE = "node-a"
-# Two checkpoints of 90 MB and the one that is being written.
-DISK = "360m"
-ALONE = {"nodes": 1, "podTemplate": {"nodeSelector": {"kubernetes.io/hostname": NODE}}}
 BIG_BATCH = 16
 
 
 def alone(laboratory: Laboratory, name: str, epochs: int, **changes: object) -> Experiment:
-    """An experiment of one rank, on NODE."""
+    """An experiment of one rank, on the node that has the small disk."""
     training = {"epochs": epochs, "batchSizePerDevice": BIG_BATCH}
     return laboratory.experiment(name, **ALONE, training=training, **changes)
-
-
-@contextmanager
-def small_disk(cluster: Cluster, folder: Path) -> Iterator[Path]:
-    """On NODE a file system of DISK lies at `folder` meanwhile; where this machine sees it."""
-    pid = cluster.node(NODE).init_pid()
-    # umount reads /proc/self, which is empty for a process of another PID namespace than that /proc's.
-    enter = ["nsenter", f"--target={pid}", "--mount", "--pid"]
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0777", "tmpfs", str(folder)]
-    subprocess.run([*enter, *mount], check=True)
-    try:
-        yield Path(f"/proc/{pid}/root{folder}")
-    finally:
-        subprocess.run([*enter, "umount", "--lazy", str(folder)], check=True)
-
-
-@contextmanager
-def filled(disk: Path) -> Iterator[None]:
-    """No byte is free there meanwhile."""
-    filler = disk / "filler"
-    done = subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], capture_output=True, text=True, check=False)
-    assert "No space left" in done.stderr
-    try:
-        yield
-    finally:
-        filler.unlink()
 
 
 def make_read_only(pid: int, path: str) -> None:
