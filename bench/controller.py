@@ -39,7 +39,7 @@ from bench.fleet import (
     phase_seen,
     run_pod,
 )  # fmt: skip
-from bench.processes import Measured
+from bench.processes import Measured, cpu_seconds
 from bench.report import versions
 from controller.api import API_VERSION, KIND
 from controller.crd import definition
@@ -49,7 +49,7 @@ from controller.kube.config import connect
 from controller.kube.recorder import Recorder
 from controller.refused import as_experiment
 from tests.cluster.cache import built, entry
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import CONTROL_PLANE, Cluster
 from tests.integration.kube import Namespace, install
 
 LIMIT_SECONDS = 1800.0
@@ -64,14 +64,27 @@ class Bench:
     """One run of it, on one API server."""
 
     client: Client
-    kubeconfig: Path
+    cluster: Cluster
     directory: Path
     samples: dict[str, Document] = field(default_factory=dict)  # stage -> a status as ours wrote it
+
+    def servers_cpu(self) -> float:
+        """Seconds that the API server and its etcd have used."""
+        pids = (self.cluster.processes.pid(name) for name in CONTROL_PLANE)
+        return sum(cpu_seconds(pid) for pid in pids if pid is not None)
 
     def operator(self, team: Namespace, *flags: str) -> Measured:
         """`python -m controller` for one namespace."""
         command = [
-            *(sys.executable, "-m", "controller", "--kubeconfig", str(self.kubeconfig), "--namespace", team.name),
+            *(
+                sys.executable,
+                "-m",
+                "controller",
+                "--kubeconfig",
+                str(self.cluster.kubeconfig),
+                "--namespace",
+                team.name,
+            ),
             *("--metrics-port", "0", "--health-port", "0", "--lease-name", team.name, "--workers", str(CONNECTIONS)),
         ]
         return Measured([*command, *flags], "leading as", self.directory)
@@ -95,9 +108,10 @@ class Bench:
 
     def _stage(self, found: Found, team: Namespace, stage: str, count: int, seen: Seen) -> None:
         running = self.operator(team)
-        began, cpu = time.monotonic(), running.cpu_seconds()
+        began, cpu, theirs = time.monotonic(), running.cpu_seconds(), self.servers_cpu()
         found.wall[stage] = seen.wait(count, LIMIT_SECONDS) - began
         found.cpu[stage], found.done[stage] = running.cpu_seconds() - cpu, count
+        found.servers[stage] = self.servers_cpu() - theirs
         seen.stop()
         time.sleep(1)  # for what follows the last one
         last = team.job(1, name_of(count - 1))
@@ -160,9 +174,10 @@ class Bench:
             tell(number, stage)
 
         for stage in STAGES:
-            began = time.monotonic()
+            began, cpu, theirs = time.monotonic(), time.process_time(), self.servers_cpu()
             each(jobs if stage == "jobs" else partial(later, stage), range(count))
             found.wall[stage], found.done[stage] = time.monotonic() - began, count
+            found.cpu[stage], found.servers[stage] = time.process_time() - cpu, self.servers_cpu() - theirs
         return found
 
     def job(self, name: str, namespace: str, uid: str) -> Document:
@@ -181,14 +196,17 @@ class Bench:
         template.write_text(json.dumps(self.samples["job"]))
         script = str(Path(__file__).with_name("kopf_peer.py"))
         running = Measured(
-            [python, script, str(self.kubeconfig), team.name, str(template), str(CONNECTIONS)], "", self.directory
+            [python, script, str(self.cluster.kubeconfig), team.name, str(template), str(CONNECTIONS)],
+            "",
+            self.directory,
         )
         try:
             # From its first job on: it says nothing when it is ready.
             began = seen.wait(1, LIMIT_SECONDS)
-            cpu = running.cpu_seconds()
+            cpu, theirs = running.cpu_seconds(), self.servers_cpu()
             found.wall["jobs"], found.done["jobs"] = seen.wait(count, LIMIT_SECONDS) - began, count
             found.cpu["jobs"], found.peak = running.cpu_seconds() - cpu, running.peak_mebibytes()
+            found.servers["jobs"] = self.servers_cpu() - theirs
         finally:
             seen.stop()
             running.stop()
@@ -227,7 +245,7 @@ def main() -> None:
         cluster.up()
         client = connect(str(cluster.kubeconfig), timeout=120.0)
         install(client, definition())
-        bench = Bench(client, cluster.kubeconfig, directory)
+        bench = Bench(client, cluster, directory)
         about = versions("kubernetes", "urllib3", "pydantic")
         about |= {"Kubernetes": client.call("GET", "/version")["gitVersion"].removeprefix("v")}
         about |= dict(re.findall(r"^(kopf)==(\S+)", PEERS.read_text(), re.MULTILINE)) if python else {}

@@ -12,6 +12,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 60.0
 
 
+def cpu_seconds(pid: int) -> float:
+    """Used so far by a process, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
 class Measured:
     """A command that runs.
 
@@ -35,9 +41,8 @@ class Measured:
             time.sleep(0.01)  # the clock starts now
 
     def cpu_seconds(self) -> float:
-        """Used so far, of all threads."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Used so far, in all threads."""
+        return cpu_seconds(self._process.pid)
 
     def peak_mebibytes(self) -> float:
         """The most resident memory so far."""

@@ -9,6 +9,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[Kubectl]:
     """kubectl in a namespace of this test alone, which enforces PodSecurity "restricted"."""
-    kubectl = cluster.kubectl.within(new_namespace(cluster.kubectl))
-    yield kubectl
-    kubectl.delete("namespace", kubectl.namespace, wait=False)
-    # Its own end takes five seconds more, and disturbs nobody.
-    wait_for(lambda: not kubectl.find("pods"), DELETION_SECONDS, f"pods of {kubectl.namespace} do not end")
+    with own_namespace(cluster.kubectl) as kubectl:
+        yield kubectl
 
 
 @pytest.fixture
@@ -66,6 +64,16 @@ def api_namespace(api_server: Cluster) -> Iterator[Kubectl]:
     yield kubectl
     # Nothing there ends a namespace: it stays Terminating.
     kubectl.delete("namespace", kubectl.namespace, wait=False)
+
+
+@contextmanager
+def own_namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """kubectl in a new namespace, which is deleted at the end, when its pods have ended."""
+    inside = kubectl.within(new_namespace(kubectl))
+    yield inside
+    inside.delete("namespace", inside.namespace, wait=False)
+    # Its own end takes five seconds more, and disturbs nobody.
+    wait_for(lambda: not inside.find("pods"), DELETION_SECONDS, f"pods of {inside.namespace} do not end")
 
 
 def new_namespace(kubectl: Kubectl, labels: Mapping[str, str] = RESTRICTED) -> str:

@@ -19,6 +19,7 @@ from controller.status import FINISHED
 from controller.story import story
 from tests.cluster.kubectl import Kubectl, Object
 from tests.cluster.waiting import wait_for
+from tests.e2e.claims import Claim
 from tests.onnx_accuracy import onnx_top1
 
 T = TypeVar("T")
@@ -303,6 +304,13 @@ class Laboratory:
     kubectl: Kubectl
     images: Path
     checkpoints: Path
+
+    @classmethod
+    def furnished(cls, kubectl: Kubectl, claim: Claim, few: Path) -> Laboratory:
+        """One with new claims, and the folder of images `few` in one of them."""
+        images, checkpoints = claim(IMAGES), claim(CHECKPOINTS)
+        shutil.copytree(few, images, dirs_exist_ok=True)
+        return cls(kubectl, images, checkpoints)
 
     def experiment(self, name: str, **changes: Any) -> Experiment:
         """Apply one, with changes of SPEC."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tests.cluster import cgroups
 from tests.cluster.cluster import Cluster
 from tests.cluster.fixtures import RESTRICTED
 from tests.cluster.helm import Helm
@@ -57,3 +59,21 @@ class Operator:
         """The name of the pod that holds the Lease; empty: none does."""
         holder = self.kubectl.get("lease", NAME)["spec"].get("holderIdentity") or ""
         return str(holder).rpartition("_")[0]
+
+    def process(self, cluster: Cluster) -> int:
+        """The process that leads, as this machine sees it.
+
+        Raises:
+            LookupError: there is none.
+        """
+        leader = self.leader()
+        node = self.kubectl.get("pod", leader)["spec"]["nodeName"]
+        for pid in cgroups.processes(node):
+            about = Path(f"/proc/{pid}")
+            try:
+                words, variables = (about / "cmdline").read_bytes(), (about / "environ").read_bytes()
+            except OSError:
+                continue  # it has ended
+            if b"\0controller\0" in words and f"HOSTNAME={leader}".encode() in variables.split(b"\0"):
+                return pid
+        raise LookupError(f"{leader} has no process on {node}")

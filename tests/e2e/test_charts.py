@@ -18,7 +18,7 @@ from tests.cluster.fixtures import DELETION_SECONDS, RESTRICTED, new_namespace
 from tests.cluster.helm import Helm
 from tests.cluster.kubectl import Kubectl, Object
 from tests.cluster.waiting import wait_for
-from tests.e2e.conftest import USER
+from tests.e2e.claims import USER
 from tests.e2e.operator import CRD, NAME, SELECTOR, Operator
 from tests.e2e.pods import container, pod, spec, start
 

@@ -7,7 +7,7 @@ import pytest
 from app.resilience.exit_codes import ExitCode
 from tests.cluster.kubectl import Object
 from tests.cluster.waiting import wait_for
-from tests.e2e.conftest import Claim
+from tests.e2e.claims import Claim
 from tests.e2e.experiments import SOON, Experiment, Laboratory
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.faults]

@@ -16,7 +16,7 @@ from tests.cluster.cluster import NODES, Cluster
 from tests.cluster.kubectl import Kubectl, KubectlError, Object
 from tests.cluster.prometheus import prometheus
 from tests.cluster.waiting import wait_for
-from tests.e2e.conftest import Claim
+from tests.e2e.claims import Claim
 from tests.onnx_accuracy import onnx_top1
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tests.cluster.images import containerd
 from tests.cluster.images.base import bases
-from tests.cluster.images.build import build_images, name
+from tests.cluster.images.build import DOCKERFILES, build_images, name
 from tests.cluster.images.store import ImageError
 
-__all__ = ["ImageError", "build_images", "load", "name"]
+__all__ = ["ImageError", "build_images", "load", "load_built", "name"]
 
 
 def load(images: Sequence[str], sockets: Iterable[Path]) -> None:
@@ -24,3 +24,12 @@ def load(images: Sequence[str], sockets: Iterable[Path]) -> None:
         ImageError: one was not built, or a containerd did not take it.
     """
     containerd.load(bases(), images, sockets)
+
+
+def load_built(sockets: Iterable[Path]) -> None:
+    """Put the images of the Dockerfiles, as the working tree has them, into the containerd behind each socket.
+
+    Raises:
+        ImageError: one can't be built, or a containerd did not take it.
+    """
+    containerd.load(build_images(), [name(part) for part in DOCKERFILES], sockets)
