@@ -197,7 +197,11 @@ def _why(args: argparse.Namespace, client: Client, namespace: str) -> int:
     from controller.story import story  # noqa: PLC0415
 
     document = client.get(EXPERIMENTS, namespace, args.name)
-    of = f"involvedObject.kind=ResNetExperiment,involvedObject.uid={document['metadata']['uid']}"
-    events = [each for page in client.pages(EVENTS, namespace, {"fieldSelector": of}) for each in page["items"]]
+    # What keeps its operator from making pods is told by the job's events alone.
+    about = [f"involvedObject.kind=ResNetExperiment,involvedObject.uid={document['metadata']['uid']}"]
+    if job := (document.get("status") or {}).get("jobName"):
+        about.append(f"involvedObject.kind=PyTorchJob,involvedObject.name={job}")
+    pages = (page for of in about for page in client.pages(EVENTS, namespace, {"fieldSelector": of}))
+    events = [each for page in pages for each in page["items"]]
     print("\n".join(story(document, events, time.time())))
     return 0

@@ -178,7 +178,10 @@ def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:
             return str(why["reason"]), f"pod {name_of(pod)}: {why.get('message') or why['reason']}"
     until = pick_up_until(look)
     if not pods and not picked_up(look) and until is not None and look.now >= until:
-        return "JobNotPickedUp", "training-operator has not picked the PyTorchJob up: is it running?"
+        return "JobNotPickedUp", (
+            f"the PyTorchJob {status.job_name} has no pods and no status: is training-operator running, and may it "
+            "make pods here (quota, PodSecurity)? `resnetctl why` shows the job's events"
+        )
     if unscheduled or len(pods) < look.nodes:
         made = len(pods) - len(unscheduled)
         return "WaitingForPods", f"attempt {status.attempt}: {made} of {look.nodes} pods have a node"

@@ -136,7 +136,9 @@ def _events(events: Sequence[Document], now: float) -> Iterator[str]:
         times = f" (x{each['count']})" if int(each.get("count") or 1) > 1 else ""
         mark = "!" if each.get("type") == "Warning" else " "
         when = _ago(each.get("lastTimestamp"), now)
-        yield f"{mark} {when:>10}  {each.get('reason', '')}{times}: {each.get('message', '')}"
+        about = each.get("involvedObject") or {}
+        of = f" ({about['kind']})" if about.get("kind") not in (None, "ResNetExperiment") else ""
+        yield f"{mark} {when:>10}  {each.get('reason', '')}{of}{times}: {each.get('message', '')}"
 
 
 def _order(event: Document) -> tuple[float, int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from app.data import digits
 from app.telemetry.events import read_events
 from controller.status import FINISHED
-from controller.story import story
 from tests.cluster.kubectl import Kubectl, Object
 from tests.cluster.waiting import wait_for
 from tests.e2e.claims import Claim
@@ -152,9 +151,9 @@ class Experiment:
 
     def why(self) -> str:
         """What `resnetctl why` tells of it."""
-        about = f"involvedObject.name={self.name}"
-        listed = self.kubectl.run("get", "events", "--field-selector", about, "--output", "json")
-        return "\n".join(story(self.document, json.loads(listed)["items"], time.time()))
+        where = ["--kubeconfig", str(self.kubectl.kubeconfig), "--namespace", self.kubectl.namespace]
+        command = [sys.executable, "-m", "controller.cli", "why", self.name, *where]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def until(self, what: Callable[[Object], T | None], said: str, seconds: float = SOON) -> T:
         """What `what` makes of the status, once it is true.

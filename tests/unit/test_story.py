@@ -62,6 +62,7 @@ def test_the_story_tells_attempts_verdict_what_is_wrong_and_events_in_order() ->
         return {"reason": reason, "lastTimestamp": to_text(NOW - ago), "message": "m", "metadata": metadata} | more
 
     events = [event("B", 5, 10), event("A", 5, 9, count=3, type="Warning"), event("First", 60, 20)]
+    events += [event("FailedCreatePod", 4, 21, involvedObject={"kind": "PyTorchJob"})]
     text = "\n".join(story(experiment(**RUNNING), events, NOW))
     assert text == (
         "team/digits: resnet50 on 2x16 sdaa, Running\n"
@@ -80,7 +81,8 @@ def test_the_story_tells_attempts_verdict_what_is_wrong_and_events_in_order() ->
         "events:\n"
         "   1m00s ago  First: m\n"
         "!     5s ago  A (x3): m\n"
-        "      5s ago  B: m"
+        "      5s ago  B: m\n"
+        "      4s ago  FailedCreatePod (PyTorchJob): m"
     )
 
 
