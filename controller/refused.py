@@ -16,6 +16,9 @@ _ACCEPTED = "Accepted"
 def as_experiment(document: Mapping[str, Any]) -> Experiment:
     """The experiment in a document of the API, trimmed or not.
 
+    The kind may be that of a newer operator, which this one was put back from: its fields do not keep this one from
+    looking after what trains.
+
     Raises:
         SpecError: it is not valid.
     """
@@ -25,7 +28,7 @@ def as_experiment(document: Mapping[str, Any]) -> Experiment:
         for name in ("name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp")
         if name in metadata
     }
-    return from_document({**document, "metadata": kept}, metadata["name"])
+    return from_document({**document, "metadata": kept}, metadata["name"], may_be_newer=True)
 
 
 def refused_status(document: Mapping[str, Any], error: SpecError, now: float) -> dict[str, Any]:

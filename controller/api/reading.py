@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,14 @@ def load(text: str | bytes, source: str) -> Experiment:
     return from_document(document, source)
 
 
-def from_document(document: Mapping[str, Any], source: str) -> Experiment:
+def from_document(document: Mapping[str, Any], source: str, *, may_be_newer: bool = False) -> Experiment:
     """The experiment in a document of plain values, its status included.
+
+    Args:
+        document: with the names of the API.
+        source: what an error calls it.
+        may_be_newer: fields that are unknown here are left out, as the API server does with those that its own
+            definition of the kind does not know.
 
     Raises:
         SpecError: as `load`.
@@ -68,6 +75,9 @@ def from_document(document: Mapping[str, Any], source: str) -> Experiment:
     try:
         experiment = Experiment.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
+        unknown = [each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"]
+        if may_be_newer and unknown:
+            return from_document(_without(document, unknown), source)
         raise SpecError(source, explain(error)) from None
     problems = [f"{path}: {problem}" for path, problem in rules(experiment)]
     if not problems:
@@ -78,6 +88,16 @@ def from_document(document: Mapping[str, Any], source: str) -> Experiment:
     if problems:
         raise SpecError(source, problems)
     return experiment
+
+
+def _without(document: Mapping[str, Any], paths: Sequence[tuple[int | str, ...]]) -> Mapping[str, Any]:
+    kept = copy.deepcopy(dict(document))
+    for *parents, last in paths:
+        holder: Any = kept
+        for name in parents:
+            holder = holder[name]
+        del holder[last]
+    return kept
 
 
 _FLAGS = {flag: name for name, (option, _) in OPTIONS.items() for flag in option.flags}
