@@ -71,9 +71,14 @@ def own_namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
     """kubectl in a new namespace, which is deleted at the end, when its pods have ended."""
     inside = kubectl.within(new_namespace(kubectl))
     yield inside
-    inside.delete("namespace", inside.namespace, wait=False)
+    vacate(inside)
+
+
+def vacate(namespace: Kubectl) -> None:
+    """Delete a namespace, if it exists, and wait until its pods have ended."""
+    namespace.delete("namespace", namespace.namespace, wait=False)
     # Its own end takes five seconds more, and disturbs nobody.
-    wait_for(lambda: not inside.find("pods"), DELETION_SECONDS, f"pods of {inside.namespace} do not end")
+    wait_for(lambda: not namespace.find("pods"), DELETION_SECONDS, f"pods of {namespace.namespace} do not end")
 
 
 def new_namespace(kubectl: Kubectl, labels: Mapping[str, str] = RESTRICTED) -> str:

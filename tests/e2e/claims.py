@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.cluster.fixtures import vacate
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.waiting import wait_for
 
@@ -20,7 +21,7 @@ Claim = Callable[[str], Path]
 
 @contextmanager
 def claims(namespace: Kubectl) -> Iterator[Claim]:
-    """Makes claims in a namespace; folders and volumes are removed at the end."""
+    """Makes claims in a namespace; at the end it goes first, since its pods may still write."""
     folders: list[Path] = []
 
     def make(name: str) -> Path:
@@ -50,6 +51,7 @@ def claims(namespace: Kubectl) -> Iterator[Claim]:
     try:
         yield make
     finally:
+        vacate(namespace)
         for folder in folders:
             shutil.rmtree(folder)
         for volume in namespace.find("pv"):

@@ -24,7 +24,8 @@ BETWEEN_SECONDS = (8.0, 25.0)
 MIB = 1 << 20
 # An allocator's own noise, and what Python keeps of a first use.
 SPARE = {"memory": 24 * MIB, "files": 4, "threads": 2}
-TRAINING = {"epochs": 4, "watchdogSeconds": 15}
+# Twice that is what an export may take, on a machine that is busy.
+TRAINING = {"epochs": 4, "watchdogSeconds": 30}
 # Chance may strike one again and again before its next checkpoint.
 PATIENT = {"maxRestarts": 20}
 
