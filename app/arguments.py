@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import NoReturn
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from app.resilience.exit_codes import ExitCode
 
@@ -15,6 +16,29 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser`."""
         self.exit(ExitCode.BAD_OPTION, f"{self.prog}: {message} (--help shows what there is)\n")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """See `argparse.ArgumentParser`; but what is not known is an error of the command that it was given to."""
+        given, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            self.error(f"unknown argument {word!r}{_hint(word, self._option_string_actions)}")
+        return given, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        if isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(None, f"there is no command {value!r}{_hint(str(value), action.choices)}")
+        said = f"{value!r} is not one of {', '.join(map(str, action.choices))}"
+        raise argparse.ArgumentError(action, f"{said}{_hint(str(value), map(str, action.choices))}")
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def seconds(text: str) -> float:

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING
 from app import arguments
 from app.resilience.exit_codes import ExitCode
 from app.version import version
-from controller import cluster_commands, dataset, report_command, tools
+from controller import cluster_commands, completion, dataset, report_command, tools
 
 if TYPE_CHECKING:
     from controller.api import Experiment
 
 PROGRAM = "resnetctl"
+GROUPS = {
+    "here": ("validate", "render", "run", "report"),
+    "cluster": ("list", "watch", "check", "logs", "stop", "resume", "why"),
+    "model": ("evaluate", "export", "predict"),
+    "machine": ("doctor", "dataset", "completion"),
+}
+"""The commands as `resnetctl --help` shows them."""
 MAX_ATTEMPT = 999_999
 """Keeps the name of a pod's service, <experiment>-<attempt>-worker-<index>, below 63 characters."""
 
@@ -133,13 +140,29 @@ def _matching(pattern: str, text: str) -> str:
     return text
 
 
+class _Program(arguments.Parser):
+    """The parser of all commands, whose help fits on a screen of 24 lines."""
+
+    def format_help(self) -> str:
+        """See `argparse.ArgumentParser`."""
+        (commands,) = (each for each in self._actions if isinstance(each, argparse._SubParsersAction))
+        texts = {each.dest: str(each.help) for each in commands._choices_actions}
+        lines = [
+            f"{group if name == names[0] else '':9}{name:12}{texts[name]}"
+            for group, names in GROUPS.items()
+            for name in names
+        ]
+        usage = f"usage: {self.prog} COMMAND ...   (--help after a command: its options; --version)"
+        return "\n".join([usage, "", str(self.description), "", *lines, ""])
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = arguments.Parser(
+    parser = _Program(
         prog=PROGRAM, description="Trains ResNets from one experiment file, here or on Kubernetes.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version()}")
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=arguments.Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -161,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     cluster_commands.add_commands(commands)
     dataset.add_commands(commands, PROGRAM)
     tools.add_commands(commands)
+    completion.add_command(commands, parser)
     return parser
 
 

@@ -37,7 +37,7 @@ def add_commands(commands: Any) -> None:
     listing.add_argument("-A", "--all-namespaces", action="store_true", help="of every namespace")
     listing.add_argument("-w", "--wide", action="store_true", help="with loss, best top-1, job and message")
     command("watch", _watch, "follow an experiment until it ends")
-    check = command("check", _check, "tell whether an experiment trains; the exit code is 0 if it does, or is done")
+    check = command("check", _check, "tell by an exit code whether an experiment trains")
     check.add_argument("--wait", type=_whole, default=0, metavar="S", help="seconds to wait for that [default 0]")
     logs = command("logs", _logs, "print what a node of the newest attempt has written")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")

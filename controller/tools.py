@@ -25,10 +25,10 @@ class Tool(NamedTuple):
 
 
 TOOLS = {
-    "doctor": Tool("app.doctor", "say what this machine and its torch can train on, and what is missing"),
-    "evaluate": Tool("app.evaluate", "top-1, top-5 and loss of a checkpoint or .pth over a validation set"),
+    "doctor": Tool("app.doctor", "say what this machine can train on, and what is missing"),
+    "evaluate": Tool("app.evaluate", "tell top-1, top-5 and loss of a checkpoint or .pth"),
     "export": Tool("app.export", "write a checkpoint or .pth as one checked ONNX file", ("--text",)),
-    "predict": Tool("app.predict", "show the likeliest classes of images, by an exported ONNX file"),
+    "predict": Tool("app.predict", "show the likeliest classes of images, by an ONNX file"),
 }
 """Command -> the tool behind it, which reads the rest of the command line and has its own --help."""
 

@@ -25,6 +25,9 @@ def connect(kubeconfig: str | None = None, context: str | None = None, timeout: 
         KubeError: there is no usable configuration.
     """
     configuration = Configuration()
+    where = f"--kubeconfig {kubeconfig}" if kubeconfig else "no usable kubeconfig (KUBECONFIG, ~/.kube/config)"
+    if kubeconfig and not os.path.exists(kubeconfig):
+        raise KubeError(f"{where}: there is no such file")
     try:
         if _in_a_pod(kubeconfig, context):
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
@@ -33,9 +36,19 @@ def connect(kubeconfig: str | None = None, context: str | None = None, timeout: 
                 config_file=kubeconfig, context=context, client_configuration=configuration
             )
     except (ConfigException, OSError, ValueError) as error:
-        where = f"--kubeconfig {kubeconfig}" if kubeconfig else "no usable kubeconfig (KUBECONFIG, ~/.kube/config)"
+        known = _contexts(kubeconfig)
+        if context is not None and known and context not in known:
+            raise KubeError(f"--context: there is no {context!r} in the kubeconfig, but {', '.join(known)}") from None
         raise KubeError(f"{where}: {' '.join(str(error).split())}") from None
     return Client(configuration, timeout)
+
+
+def _contexts(kubeconfig: str | None) -> list[str]:
+    try:
+        contexts, _ = list_kube_config_contexts(config_file=kubeconfig)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError, ValueError):
+        return []
+    return [str(each["name"]) for each in contexts]
 
 
 def own_namespace(kubeconfig: str | None = None, context: str | None = None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from controller.cli import main
 from tests.integration.kube import Namespace, operator, wait_for
@@ -88,7 +89,15 @@ def test_no_cluster_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert main(["list", "--kubeconfig", str(tmp_path / "none")]) == 1
     out, error = capfd.readouterr()
     assert (out, error.count("\n")) == ("", 1)
-    assert error.startswith(f"resnetctl: --kubeconfig {tmp_path / 'none'}: ")
+    assert error == f"resnetctl: --kubeconfig {tmp_path / 'none'}: there is no such file\n"
+
+
+def test_a_context_that_is_not_there_is_one_line_with_those_that_are(
+    kubeconfig: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    known = yaml.safe_load(kubeconfig.read_text())["current-context"]
+    assert main(["list", "--kubeconfig", str(kubeconfig), "--context", "none"]) == 1
+    assert capfd.readouterr() == ("", f"resnetctl: --context: there is no 'none' in the kubeconfig, but {known}\n")
 
 
 def test_logs_of_a_pod_that_is_gone_say_so(team: Namespace, resnetctl: Any) -> None:

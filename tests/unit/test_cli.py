@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import tomllib
 import yaml
 
-from controller.cli import main
+from controller.cli import GROUPS, _parser, main
+from controller.completion import SHELLS, script
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "resnet50-2nodes.yaml")
@@ -59,11 +61,17 @@ def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str])
     assert outcome(capsys, "--version") == (0, f"resnetctl {expected}\n", "")
 
 
-def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_prints_the_help_which_shows_every_command_once_and_fits_on_a_screen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, out, _ = outcome(capsys)
     assert code == 0
-    for command in ("validate", "render", "run"):
-        assert f"\n    {command} " in out
+    (commands,) = (each.choices for each in _parser()._actions if isinstance(each.choices, dict))
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(commands)
+    for command in commands:
+        assert len(re.findall(rf"^\S* +{command} +\w", out, re.MULTILINE)) == 1, command
+    assert len(out.splitlines()) < 24, "the prompt stands below it"
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -72,8 +80,10 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["validate", "-f", "/nowhere.yaml"], 66, "/nowhere.yaml: can't be read: No such file or directory"),
         (["render", "-f", "/nowhere.yaml"], 66, "/nowhere.yaml: can't be read: No such file or directory"),
         (["validate"], 64, "resnetctl validate: the following arguments are required: -f/--file"),
-        (["valid"], 64, "resnetctl: argument COMMAND: invalid choice: 'valid'"),
-        (["validate", "-f", EXAMPLE, "--fast"], 64, "resnetctl: unrecognized arguments: --fast"),
+        (["completion", "csh"], 64, "resnetctl completion: argument SHELL: 'csh' is not one of bash, zsh, fish"),
+        (["watch", "a", "b"], 64, "resnetctl watch: unknown argument 'b' (--help"),
+        (["valid"], 64, "resnetctl: there is no command 'valid': did you mean validate? (--help shows"),
+        (["validate", "-f", EXAMPLE, "--fast"], 64, "resnetctl validate: unknown argument '--fast' (--help"),
         (["render", "-f", EXAMPLE, "--attempt", "0"], 64, "argument --attempt: must be 1 to 999999, not '0'"),
         (["render", "-f", EXAMPLE, "--attempt", "9" * 5000], 64, "argument --attempt: must be 1 to 999999"),
         (["render", "-f", EXAMPLE, "--namespace", "A"], 64, "argument --namespace: must be 1 to 63 lower-case"),
@@ -89,6 +99,51 @@ def test_what_can_t_be_done_is_one_line_and_a_code(
     assert (got, out) == (code, "")
     assert line in err
     assert err.count("\n") == 1
+
+
+BASH = r"""
+set -e; cd "$1"; shift; source /dev/stdin
+words=(resnetctl "$@"); last=$((${#words[@]} - 1))
+COMP_WORDS=("${words[@]}") COMP_CWORD=$last
+function=$(complete -p resnetctl | sed -E 's/.*-F ([^ ]+).*/\1/')
+"$function" resnetctl "${words[last]}" "${words[last - 1]}" || true
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["re"], ["render", "report", "resume"]),
+        (["render", "--st"], ["--standalone"]),
+        (["dataset", "pre"], ["prepare-imagenet"]),
+        (["validate", "-f", "d"], ["data", "digits.yaml"]),
+        (["validate", "--file", "data/"], ["data/two.yaml"]),
+        (["run", "--workdir", "d"], ["data"]),
+        (["predict", "di"], ["digits.yaml"]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["watch", "x"], []),
+    ],
+    ids=" ".join,
+)
+def test_bash_completes_commands_options_and_files(typed: list[str], offered: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("digits.yaml", "data/two.yaml"):
+        (tmp_path / name).touch()
+    done = subprocess.run(
+        ["bash", "-c", BASH, "bash", str(tmp_path), *typed],
+        input=script(_parser(), "bash"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.split()) == sorted(offered)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_is_given_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = outcome(capsys, "completion", shell)
+    assert (code, err) == (0, "")
+    for command in ("validate", "prepare-imagenet", "predict", "completion"):
+        assert command in out
 
 
 def test_a_bad_experiment_is_one_line_a_problem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -113,12 +113,12 @@ def test_an_image_that_was_cut_is_found_by_its_pixels(
     ("argv", "code", "line"),
     [
         ([], 64, "resnetctl dataset: the following arguments are required: COMMAND"),
-        (["prepare"], 64, "resnetctl dataset: argument COMMAND: invalid choice: 'prepare'"),
+        (["prepare"], 64, "resnetctl dataset: there is no command 'prepare': did you mean prepare-imagenet?"),
         (["prepare-imagenet"], 64, "required: --train-tar, --val-tar, --devkit, --out"),
         (["check"], 64, "resnetctl dataset check: the following arguments are required: PATH"),
         (["check", ".", "--workers", "0"], 64, "argument --workers: must be a whole number from 1 on, not '0'"),
         (["check", ".", "--workers", "9" * 5000], 64, "argument --workers: must be a whole number"),
-        (["check", ".", "--dataset", "cats"], 64, "argument --dataset: invalid choice: 'cats'"),
+        (["check", ".", "--dataset", "cats"], 64, "argument --dataset: 'cats' is not one of imagenet, digits"),
         (["check", "/nowhere"], 66, "resnetctl: --dataset_path: /nowhere does not exist"),
     ],
 )

@@ -37,7 +37,7 @@ def test_what_containers_get_besides() -> None:
         ("--device-path", "dev/tcaicard", "an absolute path"),
         ("--device-path", "/dev/", "an absolute path"),
         ("--host-root", "host", "an absolute path"),
-        ("--count", "cards", "invalid choice"),
+        ("--count", "cards", "'cards' is not one of device, card"),
         ("--devices-per-card", "0", "must be 1 to 64"),
         ("--permissions", "x", "some of r, w and m"),
         ("--permissions", "rr", "some of r, w and m"),
@@ -50,10 +50,10 @@ def test_what_containers_get_besides() -> None:
         ("--health-timeout", "0", "must be seconds"),
         ("--health-interval", "nan", "must be seconds"),
         ("--unhealthy-words", ",", "must be words"),
-        ("--registration", "watcher", "invalid choice"),
+        ("--registration", "watcher", "'watcher' is not one of"),
         ("--socket-directory", "/" + "x" * 100, "longer than 107 bytes"),
         ("--metrics-port", "65536", "must be 0 to 65535"),
-        ("--no-such-flag", "1", "unrecognized arguments"),
+        ("--no-such-flag", "1", "unknown argument"),
     ],
 )
 def test_a_bad_flag_is_one_line_that_names_it_and_64(
