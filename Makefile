@@ -39,9 +39,11 @@ lint: $(READY) ## ruff, formatting, mypy --strict
 bench: $(READY) ## measure the operator, and write docs/performance.md anew (40 minutes; nothing else should run)
 	@$(BIN)/python -m bench.controller --json .bench.json && $(BIN)/python -m bench.report .bench.json && rm .bench.json
 
-docs: $(READY) ## write anew what is made from the code: the CRD, docs/options.md, docs/metrics.md, rules, dashboards, charts
-	@$(BIN)/python -m app.options_doc > docs/options.md.new && mv docs/options.md.new docs/options.md
-	@$(BIN)/python -m controller.crd > manifests/crd/.new && mv manifests/crd/.new manifests/crd/resnetexperiments.resnet-operator.io.yaml
+docs: $(READY) ## write anew what is made from the code: the CRD, pages of docs/, rules, dashboards, charts
+	@$(BIN)/python -m app.options_doc > docs/.new && mv docs/.new docs/options.md
+	@$(BIN)/python -m controller.crd > docs/.new && mv docs/.new manifests/crd/resnetexperiments.resnet-operator.io.yaml
+	@$(BIN)/python -m controller.crd_doc > docs/.new && mv docs/.new docs/crd.md
+	@$(BIN)/python -m controller.examples_doc . > docs/.new && mv docs/.new docs/examples.md
 	@$(BIN)/python -m controller.chart .
 	@$(BIN)/python -m deviceplugin.api.generate
 	@$(BIN)/python -m observability .

@@ -29,7 +29,7 @@ def _row(name: str, option: Option, default: object) -> str:
     env = f" (environment: {', '.join(f'`{each}`' for each in option.env)})" if option.env else ""
     spec = f"`{option.spec}`" if option.spec else "-"
     cells = [flags, spec, type_of(name).__name__, default, _allowed(option), option.help + env]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace('<', '&lt;') for cell in cells)} |\n"
 
 
 def _allowed(option: Option) -> str:

@@ -6,6 +6,7 @@ The values of charts/resnet-experiment are the spec of an experiment, each of th
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,14 @@ from typing import Any
 
 import yaml
 
+from app.version import version
 from controller import crd
 from controller.api.base import QUANTITY
 from controller.api.schema import Schema, structural_schema
 
 EXPERIMENT = "charts/resnet-experiment"
 OPERATOR = "charts/resnet-operator"
+CHARTS = (EXPERIMENT, OPERATOR, "charts/resnet-device-plugin")
 _MADE = "Made from controller/api by `make docs`; a test fails where it is not current."
 _WIDTH = 120
 _KEPT = {
@@ -112,6 +115,11 @@ def files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+def of_version(chart: str, wanted: str) -> str:
+    """A Chart.yaml with that version as its own and as its application's."""
+    return re.sub(r"^(version|appVersion): .*$", rf"\1: {wanted}", chart, flags=re.MULTILINE)
+
+
 def read_examples(folder: Path) -> dict[str, Any]:
     """Name -> spec of each file of examples/, as it is written there."""
     found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
@@ -196,6 +204,9 @@ def main(root: Path) -> None:
     """Writes the files into a clone of the repository."""
     for path, text in files(read_examples(root / "examples")).items():
         (root / path).write_text(text, encoding="utf-8")
+    for each in CHARTS:
+        facts = root / each / "Chart.yaml"
+        facts.write_text(of_version(facts.read_text(encoding="utf-8"), version()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import yaml
 from app.version import version
 from controller.api.base import NAME, WORDS
 from controller.api.schema import structural_schema
-from controller.chart import EXPERIMENT, OPERATOR, files, main, read_examples
+from controller.chart import CHARTS, EXPERIMENT, files, main, read_examples
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = read_examples(ROOT / "examples")
@@ -40,7 +40,13 @@ def test_the_files_are_written_into_a_clone(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for path in files(EXAMPLES):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    for chart in CHARTS:
+        (tmp_path / chart).mkdir(parents=True, exist_ok=True)
+        (tmp_path / chart / "Chart.yaml").write_text("name: a\nversion: 0.0.1\nappVersion: 0.0.1\n")
     main(tmp_path)
+    for chart in CHARTS:
+        facts = yaml.safe_load((tmp_path / chart / "Chart.yaml").read_text())
+        assert facts == {"name": "a", "version": version(), "appVersion": version()}
     assert {path: (tmp_path / path).read_text(encoding="utf-8") for path in files(EXAMPLES)} == files(EXAMPLES)
 
 
@@ -111,7 +117,7 @@ def test_a_default_that_the_notes_repeat_is_that_of_the_spec() -> None:
         assert schema["default"] == value, path
 
 
-@pytest.mark.parametrize("chart", [OPERATOR, EXPERIMENT])
+@pytest.mark.parametrize("chart", CHARTS)
 def test_a_chart_is_of_this_version_and_says_what_it_is(chart: str) -> None:
     facts = yaml.safe_load((ROOT / chart / "Chart.yaml").read_text())
     assert facts["version"] == facts["appVersion"] == version()

@@ -1,13 +1,15 @@
-"""The examples are the rows of the launch and results tables of ModelZoo's ResNet README, and render as such."""
+"""The examples are the rows of ModelZoo's ResNet README, one for GPUs and two for CPUs, and render as such."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.config import plan
 from controller.api import load_file, train_config
+from controller.examples_doc import markdown
 from controller.render import render_job
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -22,9 +24,19 @@ ROWS = {
     "resnet101-1card": ("resnet101", 1, 4, 256, 0.256, 2, 50),
 }
 
+CPU_ROWS = {
+    "digits": ("resnet18", 2, 2, 64, 0.064, 0, 8, "digits"),
+    "resnet18-cpu": ("resnet18", 1, 2, 128, 0.128, 0, 30, "cifar10"),
+}
 
-def test_there_is_one_example_a_row_and_the_digits() -> None:
-    assert {p.stem for p in EXAMPLES.glob("*.yaml")} == {*ROWS, "digits"}
+
+def test_there_is_one_example_a_row_one_for_gpus_and_those_for_cpus() -> None:
+    assert {p.stem for p in EXAMPLES.glob("*.yaml")} == {*ROWS, "resnet50-4gpus", *CPU_ROWS}
+
+
+def test_the_page_of_examples_is_current() -> None:
+    page = EXAMPLES.parent / "docs" / "examples.md"
+    assert page.read_text(encoding="utf-8") == markdown(EXAMPLES), "run `make docs`"
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -62,10 +74,33 @@ def test_an_example_asks_for_its_devices_per_pod(name: str) -> None:
     }
 
 
-def test_the_digits_run_on_two_cpu_nodes_with_two_ranks_each() -> None:
-    planned = plan(train_config(load_file(EXAMPLES / "digits.yaml")))
-    expected = {"model": "resnet18", "device": "cpu", "nnodes": 2, "nproc_per_node": 2, "dataset": "digits"}
+@pytest.mark.parametrize("name", CPU_ROWS)
+def test_an_example_for_cpus_asks_for_no_device(name: str) -> None:
+    model, nodes, ranks, batch, rate, warmup, epochs, dataset = CPU_ROWS[name]
+    experiment = load_file(EXAMPLES / f"{name}.yaml")
+    planned = plan(train_config(experiment))
+    expected = {
+        "model": model, "device": "cpu", "backend": "gloo", "nnodes": nodes, "nproc_per_node": ranks,
+        "global_batch": batch, "learning_rate": pytest.approx(rate), "warmup_epochs": warmup, "epochs": epochs,
+        "dataset": dataset, "image_size": 32,
+    }  # fmt: skip
     assert {key: planned[key] for key in expected} == expected
+    assert set(resources(render_job(experiment, 1, training_image="t"))["limits"]) == {"memory"}
+
+
+def test_the_example_for_gpus_is_the_published_row_of_one_card_on_four_of_them() -> None:
+    experiment = load_file(EXAMPLES / "resnet50-4gpus.yaml")
+    assert experiment.metadata.name == "resnet50-4gpus"
+    gpus, card = (plan(train_config(load_file(EXAMPLES / f"resnet50-{name}.yaml"))) for name in ("4gpus", "1card"))
+    differs = {key for key in card if gpus[key] != card[key]}
+    assert differs == {"device", "backend", "checkpoint_dir"}
+    assert (gpus["device"], gpus["backend"]) == ("cuda", "nccl")
+    assert resources(render_job(experiment, 1, training_image="t"))["limits"] == {"nvidia.com/gpu": 4}
+
+
+def resources(job: dict[str, Any]) -> dict[str, Any]:
+    worker = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    return dict(worker["containers"][0]["resources"])
 
 
 @pytest.mark.parametrize("name", ["resnet18-1card", "resnet101-1card"])
