@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from app.accelerators import BACKENDS, DEVICE_TYPES, Device
 from app.launcher.cpus import Cpus, ranks_at_full_speed, shown
 from app.resilience.exit_codes import ExitCode
+from app.version import installing
 
 GOOD, BAD, ABSENT = "✓", "✗", "-"
 OLDEST_TORCH = (2, 4)
@@ -17,7 +18,7 @@ NEEDED = ("torchvision", "numpy", "pillow", "safetensors", "prometheus-client")
 FOR_EXPORT = ("onnx", "onnxruntime")
 """Packages whose absence costs the ONNX file at the end, not the training."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where torch's loader workers put their batches
-_EXTRA = "pip install 'resnet-operator[app]'"
+_EXTRA = installing("app")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from app.command_line import add_option, convert
 from app.config import ConfigError, check_value
 from app.resilience.classify import classify
 from app.resilience.exit_codes import ExitCode, TrainingError
+from app.version import installing
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
@@ -83,7 +84,7 @@ def run(program: str, work: Callable[[], int]) -> int:
 
 def lacking(program: str, error: ImportError) -> NoReturn:
     """Ends a tool whose imports failed, with the line that says what to install."""
-    print(f"{program}: {error}: install it with pip install 'resnet-operator[app]'", file=sys.stderr)
+    print(f"{program}: {error}: {installing('app')}", file=sys.stderr)
     sys.exit(ExitCode.FRAMEWORK_MISSING)
 
 

@@ -10,6 +10,11 @@ from app.modules import PACKAGE_PARENT
 DISTRIBUTION = "resnet-operator"
 
 
+def installing(extra: str) -> str:
+    """How a package that is missing is installed, for the end of a message. The distribution is on no public index."""
+    return f"pip install '.[{extra}]' in a clone of {DISTRIBUTION}"
+
+
 def version() -> str:
     """The version, as pyproject.toml says it.
 

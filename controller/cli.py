@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from app import arguments
 from app.resilience.exit_codes import ExitCode
-from app.version import version
+from app.version import installing, version
 from controller import cluster_commands, completion, dataset, report_command, tools
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing in ("app", "controller"):
             raise
         print(
-            f"{PROGRAM}: the Python package {missing} is not installed: pip install 'resnet-operator[controller]'",
+            f"{PROGRAM}: the Python package {missing} is not installed: {installing('controller')}",
             file=sys.stderr,
         )
         return ExitCode.FRAMEWORK_MISSING

@@ -16,6 +16,7 @@ from app import tools
 from app.command_line import Parser
 from app.data.errors import shown
 from app.resilience.exit_codes import ExitCode, TrainingError
+from app.version import installing
 
 WORKERS = 16
 """Threads: most of the time they wait for a volume."""
@@ -141,7 +142,7 @@ def guarded(
             missing = (error.name or "").partition(".")[0]
             if missing == "app":
                 raise
-            message = f"the Python package {missing} is not installed: pip install 'resnet-operator[dataset]'"
+            message = f"the Python package {missing} is not installed: {installing('dataset')}"
             raise TrainingError(ExitCode.FRAMEWORK_MISSING, message) from None
         for line in end.details:
             print(line, file=sys.stderr)

@@ -120,4 +120,4 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tool: str, package: 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (69, "", 1)
     assert done.stderr.startswith(f"{tool}: ")
     assert f"{package}" in done.stderr
-    assert "pip install 'resnet-operator[app]'" in done.stderr
+    assert "pip install '.[app]' in a clone of resnet-operator" in done.stderr

@@ -167,7 +167,8 @@ def test_a_missing_extra_is_one_line_that_names_it(package: str) -> None:
         f"import sys; sys.modules[{package!r}] = None\n"
         f"from controller.cli import main; sys.exit(main(['render', '-f', {EXAMPLE!r}]))"
     )
-    expected = f"resnetctl: the Python package {package} is not installed: pip install 'resnet-operator[controller]'\n"
+    advice = "pip install '.[controller]' in a clone of resnet-operator"
+    expected = f"resnetctl: the Python package {package} is not installed: {advice}\n"
     assert (done.returncode, done.stdout, done.stderr) == (69, "", expected)
 
 

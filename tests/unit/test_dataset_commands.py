@@ -143,7 +143,7 @@ def test_a_missing_extra_is_one_line_that_names_it(published: Published, tmp_pat
     )
     assert (done.returncode, done.stdout) == (69, "")
     assert package in done.stderr
-    assert done.stderr.endswith("pip install 'resnet-operator[dataset]'\n")
+    assert done.stderr.endswith("pip install '.[dataset]' in a clone of resnet-operator\n")
     assert done.stderr.count("\n") == 1
 
 

@@ -88,14 +88,14 @@ def test_a_healthy_machine_is_one_fact_a_line_and_trains_on_the_best_it_has() ->
             replace(HEALTHY, torch="", families={}, torch_problem="No module named 'torch'"),
             "",
             "✗ torch can't be imported (No module named 'torch'): use an image that brings it, or pip install "
-            "'resnet-operator[app]'",
+            "'.[app]' in a clone of resnet-operator",
             69,
         ),
         (replace(HEALTHY, torch="2.3.1"), "cuda", "✗ torch 2.3.1: 2.4 or newer is needed", 69),
         (
             replace(HEALTHY, packages={name: "1" for name in (*NEEDED, *FOR_EXPORT) if name != "pillow"}),
             "cpu",
-            "✗ not installed: pillow: pip install 'resnet-operator[app]'",
+            "✗ not installed: pillow: pip install '.[app]' in a clone of resnet-operator",
             69,
         ),
     ],
@@ -120,7 +120,8 @@ def test_what_stops_a_training_is_marked_with_what_would_be_right_and_its_code(
         ),
         (
             replace(HEALTHY, packages=dict.fromkeys(NEEDED, "1")),
-            "✗ not installed: onnx, onnxruntime: no ONNX file can be written; pip install 'resnet-operator[app]'",
+            "✗ not installed: onnx, onnxruntime: no ONNX file can be written; pip install '.[app]' in a clone of "
+            "resnet-operator",
         ),
     ],
 )

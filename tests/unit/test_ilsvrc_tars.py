@@ -181,4 +181,4 @@ def test_without_scipy_one_line_says_what_to_install(tmp_path: Path, monkeypatch
     with pytest.raises(TrainingError) as error:
         read_devkit(devkit(tmp_path, b""))
     assert error.value.code == ExitCode.FRAMEWORK_MISSING
-    assert error.value.message.endswith("needs scipy: pip install 'resnet-operator[dataset]'")
+    assert error.value.message.endswith("needs scipy: pip install '.[dataset]' in a clone of resnet-operator")

@@ -18,6 +18,7 @@ import numpy as np
 
 from app.data.errors import shown, unreadable
 from app.resilience.exit_codes import ExitCode, TrainingError
+from app.version import installing
 
 META = "data/meta.mat"
 TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -46,7 +47,7 @@ def read_devkit(path: str) -> Devkit:
         TrainingError: 65 it is not the development kit, 66 it is missing, 69 there is no SciPy, 144 the volume failed.
     """
     if importlib.util.find_spec("scipy") is None:
-        message = f"reading {META} of the devkit needs scipy: pip install 'resnet-operator[dataset]'"
+        message = f"reading {META} of the devkit needs scipy: {installing('dataset')}"
         raise TrainingError(ExitCode.FRAMEWORK_MISSING, message)
     content = _files(path)
     for name in (META, TRUTH):
