@@ -36,7 +36,7 @@ def empty(cluster: Cluster) -> Iterator[Cluster]:
 def test_the_first_experiment_of_the_readme_trains(empty: Cluster, namespace: Kubectl, tmp_path: Path) -> None:
     script = commands(ROOT / "README.md", "cluster")
     # Ctrl-C is what ends a watch.
-    watched = re.sub(rf"^{WATCHED}.*$", f"timeout --signal=INT 20 {WATCHED} || true", script, flags=re.M)
+    watched = re.sub(rf"^{WATCHED}.*$", f"timeout --signal=INT 8 {WATCHED} || true", script, flags=re.M)
     assert watched != script
     said = typed(watched, namespace.kubeconfig, namespace.namespace, tmp_path, SECONDS)
     print(said)
