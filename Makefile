@@ -19,7 +19,7 @@ test-unit: $(READY) ## the tests to run every minute: pure, seconds
 	@$(BIN)/python -m pytest tests/unit
 
 test-faults: $(READY) ## every end-to-end fault scenario of docs/reliability.md, those of `make test` too (root)
-	@$(BIN)/python -m tests.cluster build && RESNET_OPERATOR_SOAK_MINUTES=30 $(BIN)/python -m pytest -m "faults or not faults" tests/e2e
+	@$(BIN)/python -m tests.cluster build --faults && RESNET_OPERATOR_SOAK_MINUTES=30 $(BIN)/python -m pytest -m "faults or not faults" tests/e2e
 
 test-compat: $(READY) ## app's tests on torch 2.4, the oldest that it runs on (the first time: 5 GB into the cache)
 	@$(BIN)/python -m tests.compat

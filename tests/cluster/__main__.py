@@ -29,7 +29,7 @@ def _carry_out(cluster: Cluster, options: argparse.Namespace) -> int:
         case "up":
             cluster.up()
         case "build":
-            cluster.build()
+            cluster.build(faults=options.faults)
         case "down":
             cluster.down()
         case "status":
@@ -63,12 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, text in {
         "up": "start it, building what is missing; nothing to do if it is up",
-        "build": "install and build what it and the tests need, and start nothing",
         "down": "end it and remove every trace",
         "status": "list its processes and their memory",
         "kubeconfig": "print the path of a kubeconfig with all rights",
     }.items():
         commands.add_parser(name, help=text, parents=[common])
+    build = commands.add_parser(
+        "build", help="install and build what it and the tests need, and start nothing", parents=[common]
+    )
+    build.add_argument("--faults", action="store_true", help="what the tests marked `faults` need, too")
     images = commands.add_parser("load-image", help="put images of buildah into every node", parents=[common])
     images.add_argument("images", nargs="+", metavar="IMAGE")
     for name, text in {"stop-node": "as if its power went", "start-node": "switch it on again"}.items():

@@ -121,8 +121,11 @@ class Cluster:
             self.say(f"up after {time.monotonic() - began:.1f} s: {self.kubeconfig}")
             return True
 
-    def build(self) -> None:
+    def build(self, *, faults: bool = False) -> None:
         """Install and build what `up` and the tests need, and start nothing; seconds where it is all there.
+
+        Args:
+            faults: what only the tests marked `faults` need, too: Kueue, JobSet and the Trainer.
 
         Raises:
             ClusterError: the machine lacks something.
@@ -130,7 +133,7 @@ class Cluster:
         """
         if not self._held.held():
             self._check_machine()
-        self._build(toolchain.PROMETHEUS, toolchain.HELM, toolchain.HELM3)
+        self._build(toolchain.PROMETHEUS, toolchain.HELM, toolchain.HELM3, *(toolchain.QUEUES if faults else ()))
         if self.profile == "full":
             with self._step("images"):
                 build_images()

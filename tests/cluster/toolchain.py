@@ -126,7 +126,20 @@ PROMETHEUS = Part(
     # Of the services that it can find targets with, Kubernetes alone; its web page is not built in.
     tags="remove_all_sd,enable_kubernetes_sd",
 )
-PARTS = (KUBERNETES, COREDNS, TRAINING_OPERATOR, PAUSE, PROBE, HELM, HELM3, PROMETHEUS)
+# Its own tag leaves out a library of the scheduler's that its module does not carry along.
+KUEUE = Part(
+    "kueue", ("kueue",), ("sigs.k8s.io/kueue/cmd/kueue",), "sigs.k8s.io/kueue", tags="exclude_scheduler_library"
+)
+JOBSET = Part("jobset", ("jobset",), ("sigs.k8s.io/jobset",), "sigs.k8s.io/jobset")
+TRAINER = Part(
+    "trainer",
+    ("trainer-controller-manager",),
+    ("github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager",),
+    "github.com/kubeflow/trainer/v2",
+)
+QUEUES = (KUEUE, JOBSET, TRAINER)
+"""What only the tests of queues and of TrainJobs start."""
+PARTS = (KUBERNETES, COREDNS, TRAINING_OPERATOR, PAUSE, PROBE, HELM, HELM3, PROMETHEUS, *QUEUES)
 
 
 def tool(name: str) -> Path:
