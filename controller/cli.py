@@ -102,10 +102,10 @@ def _with_experiment(args: argparse.Namespace, use: Callable[[Experiment, argpar
         experiment = load_file(args.file)
         if getattr(args, "namespace", None):
             experiment = _in_namespace(experiment, args.namespace)
+        use(experiment, args)
     except SpecError as error:
         print(error, file=sys.stderr)
         return error.code
-    use(experiment, args)
     return ExitCode.DONE
 
 
@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     command("validate", _validate, "check an experiment and say what it would run")
-    render = command("render", _render, "print the PyTorchJob of an experiment")
+    render = command("render", _render, "print the job of an experiment")
     which = render.add_mutually_exclusive_group()
     which.add_argument("--standalone", action="store_true", help="for a cluster without this project's controller")
     number = arguments.whole(1, MAX_ATTEMPT)

@@ -159,16 +159,37 @@ class _Lines:
 def _logs(args: argparse.Namespace, client: Client, namespace: str) -> int:
     from controller.kube.client import EXPERIMENTS  # noqa: PLC0415
 
-    status = client.get(EXPERIMENTS, namespace, args.name).get("status") or {}
+    document = client.get(EXPERIMENTS, namespace, args.name)
+    status = document.get("status") or {}
     attempt = args.attempt or status.get("attempt", 0)
     if not attempt:
         print(f"resnetctl: {args.name} has no attempt yet: {status.get('message', 'it is new')}", file=sys.stderr)
         return FAILED
-    pod = f"{args.name}-{attempt}-worker-{args.node}"
+    pod = _pod(client, namespace, document, attempt, args.node)
+    if pod is None:
+        print(f"resnetctl: attempt {attempt} of {args.name} has no pod of node {args.node}", file=sys.stderr)
+        return FAILED
     for piece in client.log(namespace, pod, follow=args.follow, tail=args.tail):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     return 0
+
+
+def _pod(client: Client, namespace: str, document: dict[str, Any], attempt: int, node: int) -> str | None:
+    """The name of the pod of a node; None: there is none, where only a look can tell."""
+    from controller.api import LABEL_ATTEMPT, LABEL_EXPERIMENT  # noqa: PLC0415
+    from controller.kube.client import PODS  # noqa: PLC0415
+    from controller.targets import DEFAULT, TARGETS  # noqa: PLC0415
+
+    name, target = document["metadata"]["name"], TARGETS[document["spec"].get("target", DEFAULT)]
+    known = target.pod_names(f"{name}-{attempt}", node + 1)
+    if known is not None:
+        return known[node]
+    labels = f"{LABEL_EXPERIMENT}={name},{LABEL_ATTEMPT}={attempt},{target.index_label}={node}"
+    found = client.items(PODS, namespace, labels)
+    # After a readmission by Kueue the newest is the one that trains.
+    found.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    return str(found[-1]["metadata"]["name"]) if found else None
 
 
 def _suspend(suspend: bool, args: argparse.Namespace, client: Client, namespace: str) -> int:
@@ -195,12 +216,15 @@ def _done(suspend: bool) -> str:
 def _why(args: argparse.Namespace, client: Client, namespace: str) -> int:
     from controller.kube.client import EVENTS, EXPERIMENTS  # noqa: PLC0415
     from controller.story import story  # noqa: PLC0415
+    from controller.targets import DEFAULT, TARGETS  # noqa: PLC0415
 
     document = client.get(EXPERIMENTS, namespace, args.name)
     # What keeps its operator from making pods is told by the job's events alone.
     about = [f"involvedObject.kind=ResNetExperiment,involvedObject.uid={document['metadata']['uid']}"]
     if job := (document.get("status") or {}).get("jobName"):
-        about.append(f"involvedObject.kind=PyTorchJob,involvedObject.name={job}")
+        target = TARGETS[document["spec"].get("target", DEFAULT)]
+        makers = dict.fromkeys([(target.kind, job), target.pods_made_by(job)])
+        about += [f"involvedObject.kind={kind},involvedObject.name={name}" for kind, name in makers]
     pages = (page for of in about for page in client.pages(EVENTS, namespace, {"fieldSelector": of}))
     events = [each for page in pages for each in page["items"]]
     print("\n".join(story(document, events, time.time())))

@@ -27,6 +27,7 @@ from controller.local.rundir import RunDirectory
 from controller.local.template import base_environment, own_devices
 from controller.render import default_image, render_job
 from controller.report import write_report
+from controller.targets import DEFAULT
 
 _LOG_LINES = 8
 
@@ -54,6 +55,8 @@ def run_experiment(experiment: Experiment, workdir: Path, display: Display, rend
         0 succeeded; 1 to 127 failed, with the training's own exit code where it is one of these; 130 and 143 stopped
         by SIGINT and SIGTERM.
     """
+    # This machine plays training-operator, whatever kind of job a cluster would be given.
+    experiment = experiment.model_copy(update={"spec": experiment.spec.model_copy(update={"target": DEFAULT})})
     run = RunDirectory(workdir / experiment.metadata.name)
     try:
         _check_here(experiment)

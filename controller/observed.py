@@ -13,12 +13,9 @@ from typing import Any
 from controller.api import LABEL_ATTEMPT, LABEL_EXPERIMENT, Experiment
 from controller.backoff import Timing
 from controller.progress import Identity, Progress, Reading, from_termination
-from controller.render import job_name
+from controller.render import job_name, target_of
+from controller.targets import CONTAINERS, INDEX_LABELS
 from controller.times import to_unix
-
-CONTAINER = "pytorch"
-"""The training container's name, which training-operator prescribes."""
-LABEL_INDEX = "training.kubeflow.org/replica-index"
 
 Document = Mapping[str, Any]
 
@@ -43,11 +40,13 @@ class Observed:
     """What was seen at one moment: the experiment was read first, then the jobs, then the pods.
 
     Attributes:
-        jobs: PyTorchJobs with the experiment's label, and the one named as the claimed attempt's, whoever owns it.
+        jobs: jobs of its target's kind with the experiment's label, and the one named as the claimed attempt's, whoever
+            owns it.
         pods: pods with the experiment's label.
         progress: /progress of the attempt's `reporter`; None: it was not asked.
         create_error: set while the job of the claimed attempt could not be created.
         queue_message: why Kueue holds the job, from its Workload.
+        pods_refused: why the API server takes no pod of the job.
         refused: what of the spec this controller's policy does not allow; no attempt is begun then. One that is under
             way goes on: it was allowed when it began.
         cached: the lists come from a watch's cache and may lag behind. Nothing is ended, claimed, created or deleted
@@ -59,6 +58,7 @@ class Observed:
     progress: Reading | None = None
     create_error: CreateError | None = None
     queue_message: str = ""
+    pods_refused: str = ""
     refused: str = ""
     cached: bool = False
 
@@ -132,8 +132,7 @@ class Look:
     @property
     def queued(self) -> bool:
         """Whether Kueue holds the job."""
-        policy = ((self.view.job or {}).get("spec") or {}).get("runPolicy") or {}
-        return self.experiment.spec.queue_name is not None and policy.get("suspend") is True
+        return self.experiment.spec.queue_name is not None and held(self.experiment, self.view.job)
 
     def pods(self, uids: Sequence[str]) -> tuple[Document, ...]:
         """The newest attempt's pods; `uids` are those on record.
@@ -162,6 +161,11 @@ def reporter(experiment: Experiment, observed: Observed) -> Document | None:
 
 def _owned(document: Document, uid: str) -> bool:
     return any(owner.get("uid") == uid for owner in document["metadata"].get("ownerReferences") or ())
+
+
+def held(experiment: Experiment, job: Document | None) -> bool:
+    """Whether its job is suspended."""
+    return job is not None and target_of(experiment).suspended(job)
 
 
 def name_of(document: Document) -> str:
@@ -195,7 +199,8 @@ def attempt_of(document: Document, experiment: str) -> int | None:
 
 def index_of(pod: Document) -> int:
     """The pod's node rank; a high number where its label names none."""
-    index = str((pod["metadata"].get("labels") or {}).get(LABEL_INDEX, ""))
+    labels = pod["metadata"].get("labels") or {}
+    index = next((str(labels[name]) for name in INDEX_LABELS if name in labels), "")
     return int(index) if re.fullmatch(r"[0-9]{1,6}", index) else 10**6
 
 
@@ -212,7 +217,7 @@ def status_of(pod: Document) -> Document:
 def state(pod: Document, kind: str) -> Document | None:
     """The training container's state of that kind: waiting, running or terminated."""
     for container in status_of(pod).get("containerStatuses") or ():
-        if container.get("name") == CONTAINER:
+        if container.get("name") in CONTAINERS:
             found: Document | None = (container.get("state") or {}).get(kind)
             return found
     return None

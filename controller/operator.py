@@ -20,7 +20,7 @@ from app.version import version
 from controller import health
 from controller.api import LABEL_EXPERIMENT
 from controller.kube import KubeError, trim
-from controller.kube.client import EXPERIMENTS, JOBS, PODS, ApiError, Client, Resource
+from controller.kube.client import EXPERIMENTS, JOBS_OF, PODS, ApiError, Client, Resource
 from controller.kube.config import connect, own_namespace
 from controller.kube.election import Election
 from controller.kube.executor import Executor, NotLeading, Settings, Stores
@@ -56,7 +56,8 @@ class Operator:
         self._client = client
         self._election = election
         self._queue = Queue()
-        self._stores = Stores(Store(_own_key), Store(trim.experiment_of), Store(trim.experiment_of))
+        jobs = {kind: Store(trim.experiment_of) for kind in JOBS_OF}
+        self._stores = Stores(Store(_own_key), jobs, Store(trim.experiment_of))
         self.metrics = Metrics(self._stores.experiments.all, self._queue.__len__)
         self._poller = Poller(partial(self._queue.add, patient=True), options.timing.progress_interval, options.readers)
         self._executor = Executor(
@@ -64,7 +65,7 @@ class Operator:
             self._stores,
             self._poller,
             Recorder(client, identity),
-            settings=Settings(options.training_image, options.policy, options.timing),
+            settings=Settings(options.training_image, options.policy, options.timing, options.training_runtime),
             leading=election.leading,
             wrote=self.metrics.wrote,
         )
@@ -72,7 +73,7 @@ class Operator:
             self._reflector(resource, store, selector)
             for resource, store, selector in (
                 (EXPERIMENTS, self._stores.experiments, ""),
-                (JOBS, self._stores.jobs, LABEL_EXPERIMENT),
+                *((resource, jobs[kind], LABEL_EXPERIMENT) for kind, resource in JOBS_OF.items()),
                 (PODS, self._stores.pods, LABEL_EXPERIMENT),
             )
         ]
@@ -134,7 +135,7 @@ class Operator:
             selector=selector,
             trim=trim.TRIMS[resource.plural],
             # A job is mostly news of our own POST; what matters next are its pods.
-            changed=partial(self._queue.add, patient=resource is JOBS),
+            changed=partial(self._queue.add, patient=resource in JOBS_OF.values()),
         )
 
     def _work(self) -> None:

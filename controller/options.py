@@ -14,7 +14,7 @@ from controller.api import base
 from controller.backoff import Timing
 from controller.kube.election import Terms
 from controller.policy import Policy
-from controller.render import default_image
+from controller.render import TRAINING_RUNTIME, default_image
 
 PROGRAM = "python -m controller"
 
@@ -27,6 +27,7 @@ class Options:
     context: str | None
     namespace: str | None
     training_image: str
+    training_runtime: str
     policy: Policy
     timing: Timing
     workers: int
@@ -52,6 +53,7 @@ def parse(argv: Sequence[str]) -> Options:
         context=args.context,
         namespace=args.namespace,
         training_image=args.training_image or default_image(),
+        training_runtime=args.training_runtime,
         policy=Policy(args.allow_host_network, args.allow_host_ipc),
         timing=dataclasses.replace(Timing(), progress_interval=args.progress_seconds, **dict(args.timing)),
         workers=args.workers,
@@ -82,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--training-image", type=_like(base.IMAGE), metavar="IMAGE", help="where a spec names none; absent: that of "
         "this version",
+    )  # fmt: skip
+    group.add_argument(
+        "--training-runtime", type=_like(base.DNS_SUBDOMAIN), default=TRAINING_RUNTIME, metavar="NAME",
+        help="the ClusterTrainingRuntime of TrainJobs [default %(default)s]",
     )  # fmt: skip
     group.add_argument("--allow-host-network", action="store_true", help="allow podTemplate.hostNetwork")
     group.add_argument("--allow-host-ipc", action="store_true", help="allow podTemplate.hostIPC")

@@ -50,7 +50,7 @@ _STOPPED_BY_US = {STALLED, GANG_INCOMPLETE, DEADLINE_EXCEEDED}
 
 @dataclass(frozen=True)
 class JobRef:
-    """One PyTorchJob; the UID is a precondition of its deletion."""
+    """One job; the UID is a precondition of its deletion."""
 
     name: str
     uid: str

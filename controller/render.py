@@ -1,6 +1,6 @@
-"""Experiment -> PyTorchJob, through manifests/templates/pytorchjob.yaml.j2.
+"""Experiment -> the job of an attempt, through the template of its target in manifests/templates.
 
-PyTorchJob does not leak beyond that template and this module: another kind of job is another template.
+What all targets have in common of job, pod and container is in templates that theirs include.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.command_line import to_args
 from app.version import version
-from controller.api import API_VERSION, KIND, Experiment, Spec, Volume, dataset_path, train_config
+from controller.api import API_VERSION, KIND, Experiment, Spec, SpecError, Volume, dataset_path, train_config
+from controller.targets import DEFAULT, TARGETS, Target
 
 TEMPLATES = Path(__file__).parent / "templates"  # a link to manifests/templates in a checkout, its files in a wheel
 STANDALONE_DEADLINE_SECONDS = 7 * 86_400
 """activeDeadlineSeconds of a standalone job whose experiment names none: without a controller it must end somehow."""
+TRAINING_RUNTIME = "resnet-operator"
+"""The ClusterTrainingRuntime that manifests/trainer installs, and the chart under its usual name."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is several times as fast
 STANDALONE_NOTE = (
     "without the controller nobody restarts the whole job after a fault, notices a stall or a dead node, reports "
@@ -32,13 +35,18 @@ def default_image() -> str:
 
 
 def job_name(experiment: Experiment, attempt: int) -> str:
-    """Name of the PyTorchJob of an attempt."""
+    """Name of the job of an attempt."""
     return f"{experiment.metadata.name}-{attempt}"
 
 
-def pod_names(experiment: Experiment, attempt: int) -> list[str]:
-    """Names that training-operator gives the pods of an attempt, in the order of their index."""
-    return [f"{job_name(experiment, attempt)}-worker-{index}" for index in range(experiment.spec.nodes)]
+def target_of(experiment: Experiment) -> Target:
+    """The kind of job that its attempts are."""
+    return TARGETS[experiment.spec.target]
+
+
+def pod_names(experiment: Experiment, attempt: int) -> list[str] | None:
+    """Names that the pods of an attempt have, in the order of their index; None: nobody knows them beforehand."""
+    return target_of(experiment).pod_names(job_name(experiment, attempt), experiment.spec.nodes)
 
 
 def render_job(
@@ -46,19 +54,31 @@ def render_job(
     attempt: int,
     *,
     training_image: str,
+    training_runtime: str = TRAINING_RUNTIME,
     avoid_node: str | None = None,
     standalone: bool = False,
 ) -> dict[str, Any]:
-    """The PyTorchJob of one attempt.
+    """The job of one attempt, of the kind that spec.target names.
 
     Args:
         experiment: validated; its uid, if it has one, becomes the owner reference.
         attempt: number of the attempt, from 1.
         training_image: used where the spec names no image.
+        training_runtime: the ClusterTrainingRuntime of a TrainJob.
         avoid_node: node whose device failed; the pods prefer others.
         standalone: to be applied where no controller of ours runs.
+
+    Raises:
+        SpecError: standalone, and the target can't restart pods by their exit code.
     """
-    text = render_text(experiment, attempt, training_image=training_image, avoid_node=avoid_node, standalone=standalone)
+    text = render_text(
+        experiment,
+        attempt,
+        training_image=training_image,
+        training_runtime=training_runtime,
+        avoid_node=avoid_node,
+        standalone=standalone,
+    )
     job: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - both loaders are the safe one
     return job
 
@@ -68,13 +88,18 @@ def render_text(
     attempt: int,
     *,
     training_image: str,
+    training_runtime: str = TRAINING_RUNTIME,
     avoid_node: str | None = None,
     standalone: bool = False,
 ) -> str:
     """As `render_job`, as YAML whose strings are all quoted: no reader of YAML takes one for a number."""
     spec, metadata = experiment.spec, experiment.metadata
-    job = job_name(experiment, attempt)
-    return _TEMPLATE.render(
+    job, target = job_name(experiment, attempt), target_of(experiment)
+    if standalone and target.kind != DEFAULT:
+        raise SpecError(
+            metadata.name, [f"spec.target: --standalone needs {DEFAULT}, whose pods restart by their exit code"]
+        )
+    return _TEMPLATES[target.kind].render(
         job=job,
         namespace=metadata.namespace,
         experiment=metadata.name,
@@ -86,6 +111,8 @@ def render_text(
         spec=spec,
         pod=spec.pod_template,
         image=spec.image or training_image,
+        training_runtime=training_runtime,
+        index_label=target.index_label,
         args=to_args(train_config(experiment)),
         resources=_resources(spec),
         tolerations=[t.model_dump(by_alias=True, exclude_none=True) for t in spec.pod_template.tolerations],
@@ -162,4 +189,4 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_TEMPLATE = _ENVIRONMENT.get_template("pytorchjob.yaml.j2")
+_TEMPLATES = {kind: _ENVIRONMENT.get_template(target.template) for kind, target in TARGETS.items()}

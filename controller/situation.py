@@ -18,6 +18,7 @@ from controller.observed import (
     status_of,
 )
 from controller.progress import one_line
+from controller.render import target_of
 from controller.status import FINISHED, MESSAGE, SUSPENDED, Says, changed, find, over, with_condition
 from controller.times import to_unix
 
@@ -159,7 +160,7 @@ def _running_message(status: Status, look: Look) -> str:
 
 def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:
     """Why not all pods have a node yet: a reason and a line; None: all have."""
-    seen, pods = look.view, look.pods(status.pod_uids)
+    seen, pods, target = look.view, look.pods(status.pod_uids), target_of(look.experiment)
     if not pods and seen.job is None:
         if look.observed.refused:
             return "NotAllowed", look.observed.refused
@@ -167,8 +168,9 @@ def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:
             return look.observed.create_error.reason, look.observed.create_error.message
         if seen.foreign is not None:
             name = name_of(seen.foreign)
-            return "JobNameTaken", f"a PyTorchJob named {name} is not this experiment's: delete it, or rename this one"
-        return "CreatingJob", f"attempt {status.attempt}: its PyTorchJob is being created"
+            said = f"a {target.kind} named {name} is not this experiment's: delete it, or rename this one"
+            return "JobNameTaken", said
+        return "CreatingJob", f"attempt {status.attempt}: its {target.kind} is being created"
     if look.queued:
         return "Queued", look.observed.queue_message or f"waits in the queue {look.experiment.spec.queue_name}"
     unscheduled = [pod for pod in pods if not scheduled(pod)]
@@ -176,10 +178,12 @@ def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:
         why = condition(pod, "PodScheduled")
         if why is not None and why.get("reason"):
             return str(why["reason"]), f"pod {name_of(pod)}: {why.get('message') or why['reason']}"
+    if look.observed.pods_refused and len(pods) < look.nodes:
+        return "PodsRefused", look.observed.pods_refused
     until = pick_up_until(look)
     if not pods and not picked_up(look) and until is not None and look.now >= until:
         return "JobNotPickedUp", (
-            f"the PyTorchJob {status.job_name} has no pods and no status: is training-operator running, and may it "
+            f"the {target.kind} {status.job_name} has no pods and no status: is {target.operator} running, and may it "
             "make pods here (quota, PodSecurity)? `resnetctl why` shows the job's events"
         )
     if unscheduled or len(pods) < look.nodes:
@@ -189,12 +193,12 @@ def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:
 
 
 def picked_up(look: Look) -> bool:
-    """Whether training-operator has written into the job's status."""
-    return bool(((look.view.job or {}).get("status") or {}).get("conditions"))
+    """Whether its operator has written into the job's status."""
+    return look.view.job is not None and target_of(look.experiment).picked_up(look.view.job)
 
 
 def pick_up_until(look: Look) -> float | None:
-    """Until when training-operator has time to pick the job up; None: the job's age is not known."""
+    """Until when its operator has time to pick the job up; None: the job's age is not known."""
     since = created_at(look.view.job) if look.view.job is not None else None
     return None if since is None else since + look.timing.pick_up
 

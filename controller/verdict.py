@@ -1,7 +1,8 @@
 """How an attempt ended, and whose fault that was. PURE.
 
 The pods are the verdict, never the job's conditions: training-operator makes a missing pod anew even with
-restartPolicy Never. The strongest finding over all pods wins, in the order of `Row`.
+restartPolicy Never, and a TrainJob's say nothing of single pods. The strongest finding over all pods wins, in the
+order of `Row`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from app.resilience.exit_codes import OOM_KILLED, PORT_IN_USE, REASONS, ExitCode
 from app.resilience.exit_codes import reason as reason_of
 from controller.api import HistoryEntry, LastVerdict
 from controller.observed import (
-    CONTAINER,
     Document,
     deleting,
     disrupted,
@@ -31,6 +31,7 @@ from controller.observed import (
     uid_of,
 )
 from controller.progress import one_line
+from controller.targets import CONTAINERS
 
 SUCCEEDED = "Succeeded"
 START_ERROR = "StartError"
@@ -223,7 +224,7 @@ def judge(
         return make(SUCCEEDED, f"all {replicas} pods ended well" if replicas > 1 else "its pod ended well", exit_code=0)
     found = [(finished_at(pod), finding) for pod in own if (finding := _finding(pod, history)) is not None]
     if job_gone:
-        found.append((math.inf, make(JOB_DELETED, "its PyTorchJob was deleted")))
+        found.append((math.inf, make(JOB_DELETED, "its job was deleted")))
     if missing := len(set(uids) - {uid_of(pod) for pod in own}):
         found.append((math.inf, make(POD_GONE, f"{missing} of {replicas} pods are gone")))
     elif len(own) < len(pods):
@@ -337,7 +338,7 @@ def _colon(text: str, detail: str) -> str:
 
 def _memory_limit(pod: Document) -> str:
     for container in pod.get("spec", {}).get("containers") or ():
-        if container.get("name") == CONTAINER:
+        if container.get("name") in CONTAINERS:
             limit = ((container.get("resources") or {}).get("limits") or {}).get("memory")
             return f"limit {limit}" if limit else "no memory limit: its node ran out"
     return "limit unknown"

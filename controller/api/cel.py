@@ -11,9 +11,10 @@ from app.config import OPTIONS, type_of
 from app.data.datasets import DATASETS
 from controller.api.base import NAME, WORDS
 from controller.api.experiment import DIGITS_PATH, POD_PATHS
-from controller.api.pod import RESERVED_ENV, RESERVED_PREFIXES
+from controller.api.pod import RESERVED_ENV, RESERVED_PREFIXES, Ports
 from controller.api.spec import DEVICES_PER_CARD, RESOURCE_NAMES
 from controller.api.training import SPEC_OPTIONS
+from controller.targets.trainjob import POLICY
 
 Rule = tuple[str, str]
 """A CEL expression that must hold, and what is told where it does not."""
@@ -79,6 +80,19 @@ def _immutable() -> tuple[Rule, ...]:
         *((rule, f"{name} {end}") for name, rule in zip(_IMMUTABLE, fields, strict=True)),
         ("self.checkpoint.path == oldSelf.checkpoint.path", f"checkpoint.path {end}"),
         (volume, f"checkpoint.volume {end}"),
+        ("self.target == oldSelf.target", "target can't be changed: create another experiment"),
+    )
+
+
+def _trainjob() -> Rule:
+    """What a TrainJob has no field for: the same as `targets.trainjob.TrainJob.cannot`."""
+    ports = Ports().model_dump()
+    given = " && ".join(f"self.podTemplate.ports.{name} == {port}" for name, port in ports.items())
+    return (
+        f"self.target != 'TrainJob' || (!has(self.priorityClassName) && self.imagePullPolicy == {_text(POLICY)} && "
+        f"!self.podTemplate.hostNetwork && !self.podTemplate.hostIPC && {given})",
+        "target TrainJob has no field for priorityClassName, imagePullPolicy and podTemplate.hostNetwork, hostIPC and "
+        "ports: leave them out, or use target PyTorchJob",
     )
 
 
@@ -98,6 +112,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Experiment": ((f"self.metadata.name.matches({_text(NAME)})", f"metadata.name {WORDS[NAME]}"),),
     "Spec": (
         *_immutable(),
+        _trainjob(),
         (
             f"{_parts(_DATASET_PATH)} != {_parts('self.checkpoint.path')}",
             "checkpoint.path is where the data set lies: name another",

@@ -12,6 +12,7 @@ from controller.api.base import DNS_LABEL, NAME, LabelKey, LabelValue, Model
 from controller.api.spec import RENDEZVOUS_SLACK, Spec
 from controller.api.status import Status, Time
 from controller.api.training import SPEC_OPTIONS
+from controller.targets import TARGETS
 
 DIGITS_PATH = "/datasets/digits"
 """Where the embedded digits are written when the spec names no path."""
@@ -134,4 +135,4 @@ def rules(experiment: Experiment) -> list[tuple[str, str]]:
         found.append(
             ("spec.podTemplate.resources", f"names {spec.accelerator.resource_name}, which spec.accelerator counts")
         )
-    return found
+    return [*found, *TARGETS[spec.target].cannot(spec)]

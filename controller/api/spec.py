@@ -20,6 +20,7 @@ from controller.api.base import (
 )
 from controller.api.pod import SECONDS, PodTemplate, Volume
 from controller.api.training import Training, option_field, option_type
+from controller.targets import DEFAULT, TARGETS
 
 DEVICES_PER_CARD = {"sdaa": 4, "cuda": 1, "cpu": 1}
 """Devices of one card by accelerator type. A Teco card has 4 SPA, each one `sdaa:N` device (ModelZoo)."""
@@ -113,6 +114,9 @@ class Spec(Model):
     dataset: Dataset = Field(description="what it is trained on")
     training: Training = Field(description="how it is trained")
     checkpoint: Checkpoint = Field(default=Checkpoint(), description="what is kept, and where")
+    target: Annotated[str, OneOf(tuple(TARGETS))] = Field(
+        default=DEFAULT, description="kind of job that an attempt is, of training-operator v1 or Kubeflow Trainer v2"
+    )
     fault_tolerance: FaultTolerance = Field(default=FaultTolerance(), description="what to do when something breaks")
     active_deadline_seconds: int | None = Field(
         default=None, ge=1, le=SECONDS, description="from the first running pod on, restarts included; absent: none"

@@ -73,7 +73,7 @@ class Status(Model):
         default=0,
         description="attempts in a row without a newer checkpoint, the newest included: the k of the back-off",
     )
-    job_name: Short | None = Field(default=None, description="PyTorchJob of the newest attempt")
+    job_name: Short | None = Field(default=None, description="job of the newest attempt")
     attempt_start_time: Time | None = Field(default=None, description="when the newest attempt was created")
     pod_uids: list[Annotated[str, Field(max_length=64)]] = Field(
         default=[], max_length=4096, description="pods of the attempt, in the order of their index"

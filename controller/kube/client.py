@@ -12,6 +12,7 @@ import urllib3
 from kubernetes.client import ApiClient, Configuration
 
 from controller.api import GROUP, VERSION
+from controller.targets import DEFAULT, TARGETS
 
 PAGE = 500
 """Objects of one LIST request: the answer of thousands at once would be in memory as a whole."""
@@ -61,7 +62,10 @@ class Resource:
 
 
 EXPERIMENTS = Resource(GROUP, VERSION, "resnetexperiments")
-JOBS = Resource("kubeflow.org", "v1", "pytorchjobs")
+JOBS_OF = {kind: Resource(target.group, target.version, target.plural) for kind, target in TARGETS.items()}
+"""Value of spec.target -> the kind of its jobs."""
+JOBS = JOBS_OF[DEFAULT]
+"""The jobs where a spec names no target."""
 PODS = Resource("", "v1", "pods")
 EVENTS = Resource("", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")

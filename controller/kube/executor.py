@@ -8,28 +8,32 @@ cached experiment that is an old one does no harm; where no status is to be writ
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controller.api import API_VERSION, KIND, Experiment, SpecError, Status
 from controller.carry_out import carry_out
 from controller.kube import trim
-from controller.kube.client import EXPERIMENTS, JOBS, ApiError, Client
+from controller.kube.client import EXPERIMENTS, JOBS_OF, ApiError, Client
 from controller.kube.poller import Poller, Target
 from controller.kube.reading import Reader
 from controller.kube.recorder import Recorder
 from controller.kube.store import Store
 from controller.kube.trim import Key
-from controller.observed import CONTAINER, Document, deleting, uid_of
+from controller.observed import Document, created_at, deleting, held, uid_of
 from controller.observed import view as view_of
 from controller.policy import Policy, refusal
 from controller.progress import Identity
 from controller.reconcile import CreateError, Decision, Event, JobRef, Observed, Timing, reconcile, reporter
 from controller.refused import as_experiment, refused_status
-from controller.render import render_job
+from controller.render import TRAINING_RUNTIME, render_job, target_of
 from controller.status import over
+from controller.targets import CONTAINERS
 
+_POD_SECONDS = 3.0  # a job that is older and has no pods may have been refused them
+_NO_KUEUE = "spec.queueName is set, and this cluster has no Kueue (kueue.x-k8s.io): install it, or leave the name out"
+_NOT_TAKEN = "Kueue did not hold this {} back: is its integration for the kind on? It starts without waiting its turn"
 _NOT_FOUND, _CONFLICT, _UNAUTHORIZED, _INTERNAL, _TOO_MANY = 404, 409, 401, 500, 429
 
 
@@ -39,10 +43,14 @@ class NotLeading(Exception):
 
 @dataclass(frozen=True)
 class Stores:
-    """The caches."""
+    """The caches.
+
+    Attributes:
+        jobs: by the kinds that spec.target names.
+    """
 
     experiments: Store
-    jobs: Store
+    jobs: Mapping[str, Store]
     pods: Store
 
 
@@ -52,6 +60,7 @@ class Settings:
 
     Attributes:
         training_image: where a spec names none.
+        training_runtime: the ClusterTrainingRuntime of TrainJobs.
         policy: what is allowed.
         timing: the controller's own times.
     """
@@ -59,6 +68,7 @@ class Settings:
     training_image: str
     policy: Policy = field(default_factory=Policy)
     timing: Timing = field(default_factory=Timing)
+    training_runtime: str = TRAINING_RUNTIME
 
 
 class Executor:
@@ -110,10 +120,11 @@ class Executor:
         if not documents or deleting(documents[0]):
             self.forget(key)
             return None
-        jobs, pods, refused_before = self._stores.jobs.of(key), self._stores.pods.of(key), self._errors.get(key)
+        refused_before = self._errors.get(key)
         experiment = self._read(documents[0])
         if experiment is None:
             return None
+        jobs, pods = self._stores.jobs[experiment.spec.target].of(key), self._stores.pods.of(key)
         self._follow(key, experiment, Observed(jobs=jobs, pods=pods))
         observed = self._observed(key, experiment, jobs, pods, cached=True)
         decision = self._decide(experiment, observed)
@@ -179,16 +190,26 @@ class Executor:
             refused=refusal(experiment.spec, self._settings.policy),
             cached=cached,
         )
-        message = self._queue_message(experiment, seen) if before is None else before.queue_message
-        return replace(seen, queue_message=message)
+        if before is not None:
+            return replace(seen, queue_message=before.queue_message, pods_refused=before.pods_refused)
+        return self._with_reasons(experiment, seen)
 
-    def _queue_message(self, experiment: Experiment, observed: Observed) -> str:
-        if experiment.spec.queue_name is None or over(experiment.status):
-            return ""
-        job = view_of(experiment, observed, experiment.status.attempt).job
-        if job is None or not job["spec"]["runPolicy"].get("suspend"):
-            return ""
-        return self._reader.queue_message(experiment.metadata.namespace, uid_of(job))
+    def _with_reasons(self, experiment: Experiment, observed: Observed) -> Observed:
+        """With the words of those who keep its job from having pods."""
+        view = view_of(experiment, observed, experiment.status.attempt)
+        if view.job is None or over(experiment.status):
+            return observed
+        if held(experiment, view.job):
+            if experiment.spec.queue_name is None:
+                return observed
+            return replace(
+                observed,
+                queue_message=self._reader.queue_message(experiment.metadata.namespace, uid_of(view.job)),
+            )
+        age = time.time() - (created_at(view.job) or time.time())
+        if len(view.pods) < experiment.spec.nodes and not experiment.status.pod_uids and age > _POD_SECONDS:
+            return replace(observed, pods_refused=self._reader.pods_refused(experiment))
+        return observed
 
     def _follow(self, key: Key, experiment: Experiment, observed: Observed) -> None:
         """Has the reporting pod asked for its progress, as long as there is one."""
@@ -223,7 +244,7 @@ class Executor:
         """See `Backend`."""
         self._check_leading()
         try:
-            self._client.delete(JOBS, experiment.metadata.namespace, job.name, job.uid)
+            self._client.delete(JOBS_OF[experiment.spec.target], experiment.metadata.namespace, job.name, job.uid)
         except ApiError as error:
             if error.code not in (_NOT_FOUND, _CONFLICT):  # gone, or another one of that name
                 raise
@@ -232,18 +253,29 @@ class Executor:
         """See `Backend`."""
         self._check_leading()
         settings, metadata = self._settings, experiment.metadata
-        job = render_job(experiment, attempt, training_image=settings.training_image, avoid_node=avoid_node)
+        job = render_job(
+            experiment,
+            attempt,
+            training_image=settings.training_image,
+            training_runtime=settings.training_runtime,
+            avoid_node=avoid_node,
+        )
         key = (metadata.namespace, metadata.name)
+        if experiment.spec.queue_name is not None and not self._reader.kueue_version():
+            self._errors[key] = (attempt, CreateError("KueueMissing", _NO_KUEUE, time.time()))
+            return
         try:
-            self._client.create(JOBS, metadata.namespace, job)
+            made = self._client.create(JOBS_OF[experiment.spec.target], metadata.namespace, job)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return  # the next look sees whose it is
             if error.code in (0, _UNAUTHORIZED, _TOO_MANY) or error.code > _INTERNAL:
                 raise
-            self._errors[key] = (attempt, _create_error(error))
+            self._errors[key] = (attempt, _create_error(error, experiment))
             return
         self._errors.pop(key, None)
+        if experiment.spec.queue_name is not None and not held(experiment, made):
+            self.tell(experiment, Event("Warning", "NotQueued", _NOT_TAKEN.format(target_of(experiment).kind)))
 
     def tell(self, experiment: Experiment, event: Event) -> None:
         """See `Backend`."""
@@ -271,16 +303,16 @@ class Executor:
 def _metrics_port(pod: Document, experiment: Experiment) -> int:
     """The pod's own word: the spec may have changed since it was made."""
     for container in pod["spec"]["containers"]:
-        if container["name"] == CONTAINER:
+        if container["name"] in CONTAINERS:
             for port in container.get("ports") or ():
                 if port.get("name") == "metrics":
                     return int(port["containerPort"])
     return experiment.spec.pod_template.ports.metrics
 
 
-def _create_error(error: ApiError) -> CreateError:
+def _create_error(error: ApiError, experiment: Experiment) -> CreateError:
+    target = target_of(experiment)
     if error.code == _NOT_FOUND and error.kind != "namespaces":
-        message = "this cluster has no PyTorchJobs (kubeflow.org/v1): install Kubeflow's training-operator v1"
-        return CreateError("TrainingOperatorMissing", message, time.time())
+        return CreateError(*target.missing, time.time())
     reason = error.reason if error.reason.isalnum() and error.reason[:1].isalpha() else "CreateFailed"
-    return CreateError(reason, f"the PyTorchJob was refused: {error.message}", time.time())
+    return CreateError(reason, f"the {target.kind} was refused: {error.message}", time.time())

@@ -2,7 +2,8 @@
 
 By name: a list by label makes the API server read every pod of the namespace, for each experiment again. The names are
 those that the newest attempt's job and pods have, whether a cache knows them yet or not, and all that the caches know:
-they began as complete lists, and nothing of an older attempt is made any more.
+they began as complete lists, and nothing of an older attempt is made any more. Only pods of a TrainJob, whose names
+nobody knows beforehand, are read as a list.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from typing import Any
 
 from controller.api import LABEL_EXPERIMENT, Experiment
 from controller.kube import trim
-from controller.kube.client import EXPERIMENTS, JOBS, PODS, ApiError, Client, Resource
+from controller.kube.client import EVENTS, EXPERIMENTS, JOBS_OF, PODS, ApiError, Client, Resource
 from controller.kube.trim import Key
 from controller.observed import Document, name_of
 from controller.progress import one_line
-from controller.render import job_name, pod_names
+from controller.render import job_name, pod_names, target_of
 
 _NOT_FOUND = 404
 _KUEUE = "kueue.x-k8s.io"
 _KUEUE_JOB_UID = f"{_KUEUE}/job-uid"
 _VERSION_SECONDS = 600.0
+_FAILED_CREATE = "FailedCreate"  # the Job controller says that, training-operator FailedCreatePod
 _BY_NAME = 64  # more pods than these are read as a list after all
 
 
@@ -47,16 +49,16 @@ class Reader:
             raise
 
     def jobs(self, experiment: Experiment, cached: Iterable[Document]) -> tuple[Document, ...]:
-        """The PyTorchJob that has the newest attempt's name, whoever's it is, and what is left of those cached."""
+        """The job that has the newest attempt's name, whoever's it is, and what is left of those cached."""
         attempt = experiment.status.attempt
         own = [job_name(experiment, attempt)] if attempt else []
-        return self._named(JOBS, experiment, own, cached)
+        return self._named(JOBS_OF[experiment.spec.target], experiment, own, cached)
 
     def pods(self, experiment: Experiment, cached: Iterable[Document]) -> tuple[Document, ...]:
         """The pods that the newest attempt may have, and what is left of those cached."""
         attempt = experiment.status.attempt
         names = pod_names(experiment, attempt) if attempt else []
-        if len(names) <= _BY_NAME:
+        if names is not None and len(names) <= _BY_NAME:
             return self._named(PODS, experiment, names, cached)
         metadata = experiment.metadata
         selector = f"{LABEL_EXPERIMENT}={metadata.name}"
@@ -65,7 +67,7 @@ class Reader:
     def queue_message(self, namespace: str, job_uid: str) -> str:
         """Why Kueue holds a job, from its Workload; empty: that is not to be had."""
         try:
-            version = self._kueue_version()
+            version = self.kueue_version()
             if not version:
                 return ""
             workloads = self._client.items(
@@ -81,6 +83,19 @@ class Reader:
                         return one_line(f"{each.get('reason') or kind}: {each.get('message') or ''}")
         return ""
 
+    def pods_refused(self, experiment: Experiment) -> str:
+        """Why the API server takes no pod of the newest attempt's job (a ResourceQuota, PodSecurity), in the words of
+        the Event of whoever makes them; empty: nobody says so."""
+        kind, name = target_of(experiment).pods_made_by(job_name(experiment, experiment.status.attempt))
+        about = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
+        try:
+            page = self._client.call("GET", EVENTS.path(experiment.metadata.namespace), query={"fieldSelector": about})
+        except ApiError:
+            return ""  # as above
+        told = [each for each in page["items"] if str(each.get("reason", "")).startswith(_FAILED_CREATE)]
+        newest = max(told, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""), default=None)
+        return "" if newest is None else one_line(str(newest.get("message") or newest["reason"]))
+
     def _named(
         self, resource: Resource, experiment: Experiment, names: Iterable[str], cached: Iterable[Document]
     ) -> tuple[Document, ...]:
@@ -95,10 +110,10 @@ class Reader:
                 found.append(trim.TRIMS[resource.plural](document))
         return tuple(found)
 
-    def _kueue_version(self) -> str:
-        """The version of Kueue's API that the cluster prefers; empty: it has no Kueue."""
+    def kueue_version(self) -> str:
+        """The version of Kueue's API that the cluster prefers; empty: it has none, which is asked again each time."""
         asked, version = self._kueue
-        if time.monotonic() - asked > _VERSION_SECONDS:
+        if not version or time.monotonic() - asked > _VERSION_SECONDS:
             try:
                 version = str(self._client.call("GET", f"/apis/{_KUEUE}")["preferredVersion"]["version"])
             except ApiError as error:

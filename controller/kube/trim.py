@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from controller.api import LABEL_ATTEMPT, LABEL_EXPERIMENT
-from controller.observed import CONTAINER, LABEL_INDEX
+from controller.targets import CONTAINERS, INDEX_LABELS, TARGETS, Target
 
 Document = dict[str, Any]
 Key = tuple[str, str]
 """Namespace and name of an experiment."""
 
-_LABELS = (LABEL_EXPERIMENT, LABEL_ATTEMPT, LABEL_INDEX)
+_LABELS = (LABEL_EXPERIMENT, LABEL_ATTEMPT, *INDEX_LABELS)
 _METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp")
 _CONDITIONS = {"PodScheduled", "Ready", "ContainersReady", "DisruptionTarget"}
 
@@ -30,23 +31,17 @@ def experiment(document: Document) -> Document:
     } | _some(document, "status")
 
 
-def job(document: Document) -> Document:
-    """Whose a PyTorchJob is, whether Kueue holds it, and whether training-operator has seen it."""
-    policy = (document.get("spec") or {}).get("runPolicy") or {}
-    conditions = (document.get("status") or {}).get("conditions") or []
-    return {
-        "metadata": _metadata(document),
-        "spec": {"runPolicy": _some(policy, "suspend")},
-        "status": {"conditions": [_some(each, "type", "status") for each in conditions[:1]]},
-    }
+def job(target: Target, document: Document) -> Document:
+    """Whose a job is, whether Kueue holds it, and whether its operator has seen it."""
+    return {"metadata": _metadata(document), **target.trimmed(document)}
 
 
 def pod(document: Document) -> Document:
     """A pod's training container, its node and its conditions."""
     spec, status = document["spec"], document.get("status") or {}
-    containers = [_container(each) for each in spec["containers"] if each["name"] == CONTAINER]
+    containers = [_container(each) for each in spec["containers"] if each["name"] in CONTAINERS]
     states = [
-        _some(each, "name", "state") for each in status.get("containerStatuses") or () if each["name"] == CONTAINER
+        _some(each, "name", "state") for each in status.get("containerStatuses") or () if each["name"] in CONTAINERS
     ]
     conditions = [
         _some(each, "type", "status", "reason", "message")
@@ -63,7 +58,7 @@ def pod(document: Document) -> Document:
 
 TRIMS: dict[str, Callable[[Document], Document]] = {
     "resnetexperiments": experiment,
-    "pytorchjobs": job,
+    **{target.plural: partial(job, target) for target in TARGETS.values()},
     "pods": pod,
 }
 """Plural of a kind -> what is kept of its documents."""

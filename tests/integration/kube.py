@@ -198,14 +198,21 @@ class Namespace:
         return self.client.create(PODS, self.name, {"apiVersion": "v1", "kind": "Pod", **template})
 
     def set_pod(
-        self, pod: str, phase: str, state: Document | None = None, *, address: str = "127.0.0.1", **more: Any
+        self,
+        pod: str,
+        phase: str,
+        state: Document | None = None,
+        *,
+        address: str = "127.0.0.1",
+        name: str = "pytorch",
+        **more: Any,
     ) -> None:
-        """What a kubelet writes."""
+        """What a kubelet writes, of the container of that name."""
         conditions = [{"type": "PodScheduled", "status": "True"}, *more.pop("conditions", ())]
         status: Document = {"phase": phase, "podIP": address, "podIPs": [{"ip": address}]}
         status |= {"conditions": conditions} | more
         if state is not None:
-            container = {"name": "pytorch", "image": "i", "imageID": "", "ready": phase == "Running", "restartCount": 0}
+            container = {"name": name, "image": "i", "imageID": "", "ready": phase == "Running", "restartCount": 0}
             status["containerStatuses"] = [container | {"state": state}]
         self._status(PODS, pod, status)
 

@@ -49,6 +49,28 @@ def _without_helms_labels(document: Object) -> Object:
     return document
 
 
+RUNTIME = "ClusterTrainingRuntime"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_runtime_of_trainjobs_is_made_where_its_kind_is_and_is_that_of_manifests_trainer(program: Program) -> None:
+    theirs = yaml.safe_load((ROOT / "manifests" / "trainer" / "runtime.yaml").read_text())
+
+    def runtimes(values: dict[str, Any], *known: str, release: str = OPERATOR) -> list[Object]:
+        words = [word for kind in known for word in ("--api-versions", kind)]
+        made = template(OPERATOR, {"trainer": values}, *words, release=release, program=program)
+        return [each for each in made if each["kind"] == RUNTIME]
+
+    kind = f"trainer.kubeflow.org/v1alpha1/{RUNTIME}"
+    assert runtimes({}) == runtimes({"runtime": False}, kind) == []
+    (made,) = runtimes({}, kind)
+    assert _without_helms_labels(made) == _without_helms_labels(theirs)
+    (other,) = runtimes({"runtime": True}, release="mine")
+    flags = parse(_container(template(OPERATOR, {}, release="mine", program=program))["args"])
+    assert other["metadata"]["name"] == flags.training_runtime == "mine-resnet-operator"
+    assert parse([]).training_runtime == made["metadata"]["name"]
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_for_one_namespace_the_operator_has_a_role_there_and_no_rights_elsewhere(program: Program) -> None:
     values = {"watchNamespace": "team", "rbac": {"userRoles": False}}

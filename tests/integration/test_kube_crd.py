@@ -89,6 +89,17 @@ BAD = [
     ({"podTemplate": {"tolerations": [{"operator": "Exists", "value": "x"}]}}, "operator Exists takes no value"),
     ({"podTemplate": {"tolerations": [{"value": "x"}]}}, "operator Equal needs a key"),
     ({"podTemplate": {"tolerations": [{"key": "a", "tolerationSeconds": 1}]}}, "needs effect NoExecute"),
+    ({"target": "Job"}, 'spec.target: Unsupported value: "Job": supported values: "PyTorchJob", "TrainJob"'),
+    *(
+        ({"target": "TrainJob", **changes}, "or use target PyTorchJob")
+        for changes in (
+            {"priorityClassName": "high"},
+            {"imagePullPolicy": "Always"},
+            {"podTemplate": {"hostNetwork": True}},
+            {"podTemplate": {"hostIPC": True}},
+            {"podTemplate": {"ports": {"master": 20000}}},
+        )
+    ),
     (
         {"accelerator": {"type": "sdaa"}, "podTemplate": {"resources": {"limits": {"tecorigin.com/tcaicard": "1"}}}},
         "podTemplate.resources names the resource that accelerator counts: leave it out",
@@ -129,6 +140,12 @@ def test_what_a_checkpoint_depends_on_can_not_be_changed(team: Namespace, change
     team.create()
     with pytest.raises(ApiError, match="can't be changed, since checkpoints are bound to it: create another"):
         team.patch(changes)
+
+
+def test_a_target_can_not_be_changed(team: Namespace) -> None:
+    team.create()
+    with pytest.raises(ApiError, match="target can't be changed: create another experiment"):
+        team.patch({"target": "TrainJob"})
 
 
 def test_a_volume_can_not_be_added_later(team: Namespace) -> None:

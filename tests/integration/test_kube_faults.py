@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.kube.client import JOBS, Client, Resource
+from controller.api import load
+from controller.kube.client import JOBS, JOBS_OF, Client, Resource
+from controller.render import render_job
 from tests.cluster.certificates import Authority
 from tests.cluster.kubectl import Kubectl
+from tests.integration import trainjobs
 from tests.integration.kube import Namespace, OperatorProcess, experiment, install, operator, wait_for
 from tests.integration.proxy import server_of
 
+TRAINJOBS = JOBS_OF["TrainJob"]
 POD0, POD1 = "digits-1-worker-0", "digits-1-worker-1"
 
 
@@ -281,9 +285,14 @@ KUEUE = {
 
 
 def test_what_kueue_holds_is_queued_for_its_reason_and_its_stops_are_no_faults(team: Namespace, client: Client) -> None:
-    install(client, KUEUE)
     team.create(queueName="gold", nodes=1)
+    missing = team.condition("PodsScheduled", "False", "KueueMissing")
+    assert "this cluster has no Kueue (kueue.x-k8s.io): install it" in missing["message"]
+    assert (team.jobs(), team.status()["phase"]) == ([], "Pending")
+    install(client, KUEUE)
     job = team.job()
+    # Its webhook is not here.
+    wait_for(lambda: [each for each in team.events() if each["reason"] == "NotQueued"])
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gold"
     text = "insufficient unused quota for tecorigin.com/tcaicard, 4 more needed"
     kueue = Resource("kueue.x-k8s.io", "v1beta1", "workloads")
@@ -301,6 +310,34 @@ def test_what_kueue_holds_is_queued_for_its_reason_and_its_stops_are_no_faults(t
     team.start()
     team.phase("Running")
     assert (team.status()["attempt"], team.status()["history"]) == (1, [])
+
+
+def test_an_attempt_as_a_trainjob_is_judged_by_its_pods_and_deleted_whole(team: Namespace, client: Client) -> None:
+    team.create(target="TrainJob")
+    missing = team.condition("PodsScheduled", "False", "TrainerMissing")
+    assert "this cluster has no TrainJobs (trainer.kubeflow.org/v1alpha1): install Kubeflow" in missing["message"]
+    install(client, trainjobs.crd())
+    whole = load(trainjobs.EVERYTHING.format(namespace=team.name), "x")
+    rendered = render_job(whole, 7, training_image="i", avoid_node="bad")
+    strict = {"fieldValidation": "Strict", "dryRun": "All"}
+    assert client.call("POST", TRAINJOBS.path(team.name), query=strict, body=rendered)
+    first = trainjobs.job(team, 1)
+    pods = [trainjobs.start(team, first, index) for index in (1, 0)]
+    assert team.phase("Running")["jobName"] == "digits-1"
+    team.end(pods[1], 137, name="node")
+    team.end(pods[0], 140, name="node")
+    wait_for(lambda: [each["metadata"]["name"] for each in client.items(TRAINJOBS, team.name)] == [])
+    for name in pods:
+        team.remove_pod(name)
+    trainjobs.job(team, 2)
+    assert [(end["reason"], end["counted"]) for end in team.status()["history"]] == [("Killed", True)]
+    assert team.jobs() == []
+    why = 'Error creating: pods "x" is forbidden: exceeded quota: cards'
+    trainjobs.refuse(team, "digits-2-node-0", why)
+    assert team.condition("PodsScheduled", "False", "PodsRefused")["message"] == why
+    team.patch({"suspend": True})
+    team.phase("Suspended")
+    assert client.items(TRAINJOBS, team.name) == []
 
 
 def hold(team: Namespace, attempt: int, suspend: bool) -> None:

@@ -21,6 +21,7 @@ from controller.kube.reading import Reader
 from controller.kube.recorder import Recorder
 from controller.kube.store import Store
 from controller.refused import as_experiment
+from controller.targets import DEFAULT
 from tests.integration.kube import Namespace, wait_for
 
 TIMING = Timing(
@@ -51,10 +52,11 @@ class World:
         client, name = self.team.client, self.team.name
         stores = Stores(
             Store(lambda each: (each["metadata"]["namespace"], each["metadata"]["name"])),
-            Store(trim.experiment_of),
+            {DEFAULT: Store(trim.experiment_of)},
             Store(trim.experiment_of),
         )
-        for resource, store in ((EXPERIMENTS, stores.experiments), (JOBS, stores.jobs), (PODS, stores.pods)):
+        kinds = ((EXPERIMENTS, stores.experiments), (JOBS, stores.jobs[DEFAULT]), (PODS, stores.pods))
+        for resource, store in kinds:
             selector = "" if resource is EXPERIMENTS else LABEL_EXPERIMENT
             store.replace(trim.TRIMS[resource.plural](each) for each in client.items(resource, name, selector))
         self.snapshots.append(stores)

@@ -56,7 +56,7 @@ def test_a_worker_that_is_stuck_is_a_reason_to_restart(made: tuple[Operator, Api
 
 def test_a_silent_watch_is_one_only_while_the_api_server_answers(made: tuple[Operator, Api]) -> None:
     operator, api = made
-    operator._reflectors[2].contact -= 6
+    operator._reflectors[-1].contact -= 6
     assert operator.alive() == "the watch of pods has been silent for 6 s"
     api.up = False
     assert operator.alive() == ""

@@ -180,7 +180,7 @@ def test_pods_of_one_attempt_are_spread_only_where_there_are_several() -> None:
     (term,) = pod_of(rendered())["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term == {
         "topologyKey": "kubernetes.io/hostname",
-        "labelSelector": {"matchLabels": {"training.kubeflow.org/job-name": "exp-3"}},
+        "labelSelector": {"matchLabels": {"resnet-operator.io/experiment": "exp", "resnet-operator.io/attempt": "3"}},
     }
     single = load(BASE.replace("nodes: 2", "nodes: 1"), "x")
     assert "affinity" not in pod_of(render_job(single, 1, training_image="t"))

@@ -25,11 +25,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ printf "%s:%s" .value.repository (.value.tag | default .Chart.AppVersion) }}
 {{- end -}}
 
-{{/* "true" where an object of Prometheus Operator is to be made: by its value, or where the cluster has its kind. */}}
-{{- define "resnet-operator.monitored" -}}
+{{/* "true" where an object of somebody else's kind is to be made: by its value, or where the cluster has the kind. */}}
+{{- define "resnet-operator.made" -}}
 {{- if kindIs "bool" .value -}}
 {{ .value }}
 {{- else -}}
-{{ .Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) }}
+{{ .Capabilities.APIVersions.Has .kind }}
 {{- end -}}
 {{- end -}}
