@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from controller.cli import main
+from controller.kube.client import PODS
+from tests.integration import trainjobs
 from tests.integration.kube import Namespace, operator, wait_for
 
 
@@ -104,3 +106,14 @@ def test_logs_of_a_pod_that_is_gone_say_so(team: Namespace, resnetctl: Any) -> N
     team.create()
     code, text = resnetctl("logs", "digits", "--attempt", "7", "--node", "1")
     assert (code, text) == (1, 'resnetctl: pods "digits-7-worker-1" not found\n')
+
+
+def test_logs_of_a_trainjob_are_found_by_label(team: Namespace, resnetctl: Any) -> None:
+    team.create(target="TrainJob")
+    words = ("logs", "digits", "--attempt", "7", "--node", "1")
+    assert resnetctl(*words) == (1, "resnetctl: attempt 7 of digits has no pod of node 1\n")
+    labels = {"resnet-operator.io/experiment": "digits", "resnet-operator.io/attempt": "7", trainjobs.INDEX: "1"}
+    spec = {"containers": [{"name": "node", "image": "i"}], "nodeName": "node-of-that-pod"}
+    metadata = {"name": "digits-7-node-0-1-abcde", "labels": labels}
+    team.client.create(PODS, team.name, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    assert resnetctl(*words) == (1, 'resnetctl: pods "node-of-that-pod" not found\n')

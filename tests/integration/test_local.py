@@ -128,6 +128,13 @@ def test_a_run_leaves_everything_in_its_directory_and_says_where(tmp_path: Path)
     assert not run.pods.exists() or not list(run.pods.iterdir())
 
 
+def test_what_a_cluster_would_run_as_a_trainjob_runs_here_as_any_other(tmp_path: Path):
+    text = TEXT + "  target: TrainJob\n"
+    screen = Screen()
+    assert run_experiment(experiment(text), tmp_path, screen.display, renderer("train")) == 0
+    assert "tiny: Succeeded" in screen.text()
+
+
 def test_each_pod_gets_the_environment_of_its_template_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
