@@ -86,6 +86,8 @@ class Decision:
         return self.create is not None or bool(self.delete)
 
 
+# Kueue has an opinion about a job a moment after it was made.
+_REASON_SECONDS = 2.0
 _DEFAULT_TIMING = Timing()
 
 
@@ -245,6 +247,7 @@ def _look_again(status: Status, look: Look) -> float | None:
             now + timing.resync,  # a new reading of its progress is a reason by itself
             error.at + timing.create_retry if error is not None else None,
             None if picked_up(look) else pick_up_until(look),
+            now + _REASON_SECONDS if look.queued and not look.observed.queue_message else None,
             gang_deadline(status, look),
         ]
     return min((at for at in due if at is not None and at > now), default=now + timing.resync)

@@ -182,6 +182,14 @@ def test_a_trainjob_is_queued_by_its_own_suspend_and_then_runs() -> None:
     assert pod_names(watched.experiment, 1) is None
 
 
+def test_the_reason_of_a_queue_is_asked_for_soon_after_the_job_was_made() -> None:
+    watched = Watched(queueName="gold")
+    watched.look([], [])
+    for message, soon in (("", 2.0), ("4 more needed", Timing().resync)):
+        observed = Observed(jobs=(trainjob(suspend=True, status={"conditions": [{}]}),), queue_message=message)
+        assert reconcile(watched.experiment, observed, watched.now).look_again_at == watched.now + soon
+
+
 def test_a_trainjob_that_nobody_picks_up_names_the_trainer() -> None:
     watched = Watched()
     watched.look([], [])
