@@ -13,9 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
 from app.data import digits
 from app.telemetry.events import read_events
+from controller.api import LABEL_ATTEMPT, LABEL_EXPERIMENT
 from controller.status import FINISHED
+from controller.targets import DEFAULT, TARGETS
 from tests.cluster.kubectl import Kubectl, Object
 from tests.cluster.waiting import wait_for
 from tests.e2e.claims import Claim
@@ -201,7 +207,13 @@ class Experiment:
 
     def pod(self, index: int = 0, attempt: int | None = None) -> str:
         """The name of a pod, of the newest attempt unless another is asked for."""
-        return f"{self.name}-{attempt or self.status['attempt']}-worker-{index}"
+        number = attempt or self.status["attempt"]
+        target = TARGETS[self.spec.get("target", DEFAULT)]
+        if known := target.pod_names(f"{self.name}-{number}", index + 1):
+            return known[index]
+        labels = {LABEL_EXPERIMENT: self.name, LABEL_ATTEMPT: number, target.index_label: index}
+        (found,) = self.kubectl.find("pods", ",".join(f"{key}={value}" for key, value in labels.items()))
+        return str(found["metadata"]["name"])
 
     def node(self, index: int = 0, attempt: int | None = None) -> str:
         """Where it runs."""
@@ -245,12 +257,21 @@ class Experiment:
 
         return self.until(lambda _: found(), f"attempt {attempt} does not train", seconds)
 
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of its newest checkpoint."""
+        return load_file(self.checkpoint() / "tensors.safetensors")
+
     def checkpoint(self) -> Path:
         """Its newest one."""
         found = self.folder.glob("[0-9]*/step-*/MANIFEST.json")
         return max((path.parent for path in found), key=lambda path: int(path.name.partition("-")[2]))
 
     # --- what was promised
+
+    def same_weights_as(self, other: Experiment) -> bool:
+        """Whether both ended with the same numbers, bit by bit."""
+        ours, theirs = self.weights(), other.weights()
+        return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
     def lost(self) -> list[int]:
         """Steps that each start but the first had to train again."""
