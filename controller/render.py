@@ -157,7 +157,8 @@ def _resources(spec: Spec) -> dict[str, dict[str, Any]]:
     devices = (
         {spec.accelerator.resource_name: spec.accelerator.resource_count} if spec.accelerator.resource_name else {}
     )
-    return {"requests": {**given.requests, **devices}, "limits": {**given.limits, **devices}}
+    both = {"requests": {**given.requests, **devices}, "limits": {**given.limits, **devices}}
+    return {name: amounts for name, amounts in both.items() if amounts}
 
 
 def _mounts(spec: Spec) -> list[dict[str, Any]]:
@@ -173,7 +174,7 @@ def _mounts(spec: Spec) -> list[dict[str, Any]]:
             "name": name,
             "path": path,
             "read_only": bool(volume.persistent_volume_claim and volume.persistent_volume_claim.read_only),
-            "source": volume.model_dump(by_alias=True, exclude_none=True),
+            "source": volume.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True),
         }
         for name, volume, path in wanted
         if volume is not None

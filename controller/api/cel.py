@@ -14,7 +14,7 @@ from controller.api.experiment import DIGITS_PATH, POD_PATHS
 from controller.api.pod import RESERVED_ENV, RESERVED_PREFIXES, Ports
 from controller.api.spec import DEVICES_PER_CARD, RESOURCE_NAMES
 from controller.api.training import SPEC_OPTIONS
-from controller.targets.trainjob import POLICY
+from controller.targets.trainjob import GRACE_SECONDS, POLICY
 
 Rule = tuple[str, str]
 """A CEL expression that must hold, and what is told where it does not."""
@@ -84,15 +84,23 @@ def _immutable() -> tuple[Rule, ...]:
     )
 
 
-def _trainjob() -> Rule:
+def _trainjob() -> tuple[Rule, ...]:
     """What a TrainJob has no field for: the same as `targets.trainjob.TrainJob.cannot`."""
     ports = Ports().model_dump()
     given = " && ".join(f"self.podTemplate.ports.{name} == {port}" for name, port in ports.items())
     return (
-        f"self.target != 'TrainJob' || (!has(self.priorityClassName) && self.imagePullPolicy == {_text(POLICY)} && "
-        f"!self.podTemplate.hostNetwork && !self.podTemplate.hostIPC && {given})",
-        "target TrainJob has no field for priorityClassName, imagePullPolicy and podTemplate.hostNetwork, hostIPC and "
-        "ports: leave them out, or use target PyTorchJob",
+        (
+            f"self.target != 'TrainJob' || (!has(self.priorityClassName) && self.imagePullPolicy == {_text(POLICY)} && "
+            f"!self.podTemplate.hostNetwork && !self.podTemplate.hostIPC && {given})",
+            "target TrainJob has no field for priorityClassName, imagePullPolicy and podTemplate.hostNetwork, hostIPC "
+            "and ports: leave them out, or use target PyTorchJob",
+        ),
+        (
+            "self.target != 'TrainJob' || !has(self.queueName) || "
+            f"self.podTemplate.terminationGracePeriodSeconds <= {GRACE_SECONDS}",
+            f"podTemplate.terminationGracePeriodSeconds must be at most {GRACE_SECONDS} with queueName and target "
+            "TrainJob, or use target PyTorchJob",
+        ),
     )
 
 
@@ -112,7 +120,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Experiment": ((f"self.metadata.name.matches({_text(NAME)})", f"metadata.name {WORDS[NAME]}"),),
     "Spec": (
         *_immutable(),
-        _trainjob(),
+        *_trainjob(),
         (
             f"{_parts(_DATASET_PATH)} != {_parts('self.checkpoint.path')}",
             "checkpoint.path is where the data set lies: name another",

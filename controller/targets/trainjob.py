@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from controller.api import Spec
 
 _NO_FIELD = "a TrainJob has no field for it: leave it out, or use target PyTorchJob"
+GRACE_SECONDS = 120
+"""terminationGracePeriodSeconds of the runtime. Kueue 0.19 knows the TrainJob of Trainer 2.2, which lacks the field
+that 2.3 has for it, and drops it as it admits the job: the runtime's then holds."""
+_LOST = f"is lost where Kueue 0.19 admits a TrainJob: at most {GRACE_SECONDS} with queueName, or use target PyTorchJob"
 POLICY = "IfNotPresent"
 """When the runtime pulls images."""
 
@@ -65,4 +69,7 @@ class TrainJob(Target):
             "spec.podTemplate.hostIPC": pod.host_ipc,
             "spec.podTemplate.ports": pod.ports != type(pod.ports)(),
         }
-        return [(path, _NO_FIELD) for path, given in asked.items() if given]
+        found = [(path, _NO_FIELD) for path, given in asked.items() if given]
+        if spec.queue_name is not None and pod.termination_grace_period_seconds > GRACE_SECONDS:
+            found.append(("spec.podTemplate.terminationGracePeriodSeconds", _LOST))
+        return found

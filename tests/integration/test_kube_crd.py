@@ -98,6 +98,7 @@ BAD = [
             {"podTemplate": {"hostNetwork": True}},
             {"podTemplate": {"hostIPC": True}},
             {"podTemplate": {"ports": {"master": 20000}}},
+            {"queueName": "q", "podTemplate": {"terminationGracePeriodSeconds": 121}},
         )
     ),
     (

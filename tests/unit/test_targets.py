@@ -16,6 +16,7 @@ from controller.observed import Observed, index_of, view
 from controller.reconcile import Timing, reconcile
 from controller.render import TRAINING_RUNTIME, pod_names, render_job
 from controller.targets import TARGETS
+from controller.targets.trainjob import GRACE_SECONDS
 from tests.unit.documents import START, experiment, job, pod, running
 
 RUNTIME = Path(__file__).parents[2] / "manifests" / "trainer" / "runtime.yaml"
@@ -80,6 +81,20 @@ def test_the_pods_of_a_trainjob_are_those_of_a_pytorchjob() -> None:
     assert (new["spec"]["trainer"]["numNodes"], new["spec"]["runtimeRef"]["name"]) == (3, TRAINING_RUNTIME)
 
 
+def test_nothing_is_written_that_go_would_leave_out() -> None:
+    """Else Kueue, which writes the whole job again, would change what is immutable."""
+
+    def zeroes(value: Any, path: str) -> list[str]:
+        inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        found = [path] if value in (False, "", None) or (value == {} and not path.endswith("emptyDir")) else []
+        return [*found, *(each for key, item in inside for each in zeroes(item, f"{path}.{key}"))]
+
+    text = (WHOLE % "TrainJob").replace("env: [", "env: [{name: EMPTY}, ")
+    made = render_job(load(text, "x"), 7, training_image="i", avoid_node="bad")
+    # What is a pointer in Go is kept.
+    assert [path for path in zeroes(made["spec"], "spec") if not path.endswith("allowPrivilegeEscalation")] == []
+
+
 def test_a_failed_pod_of_the_runtime_is_not_replaced_and_does_not_end_the_others() -> None:
     spec = yaml.safe_load(RUNTIME.read_text())["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
     wanted = {"completionMode": "Indexed", "backoffLimitPerIndex": 0, "podReplacementPolicy": "Failed"}
@@ -104,6 +119,15 @@ def test_what_a_trainjob_has_no_field_for_is_refused_by_its_name(extra: str, pat
     with pytest.raises(SpecError) as caught:
         load(text % "TrainJob" + extra, "x")
     assert caught.value.problems == (f"{path}: a TrainJob has no field for it: leave it out, or use target PyTorchJob",)
+
+
+def test_a_grace_period_that_kueue_would_lose_is_refused_with_a_queue() -> None:
+    text = WHOLE[: WHOLE.index("  podTemplate:")] % "TrainJob" + "  podTemplate: {terminationGracePeriodSeconds: 121}\n"
+    assert load(text.replace("  queueName: queue\n", ""), "x")
+    with pytest.raises(SpecError, match=r"terminationGracePeriodSeconds: is lost where Kueue 0\.19 admits a TrainJob"):
+        load(text, "x")
+    runtime = yaml.safe_load(RUNTIME.read_text())["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert runtime["template"]["spec"]["terminationGracePeriodSeconds"] == GRACE_SECONDS
 
 
 def test_a_standalone_trainjob_is_refused() -> None:
