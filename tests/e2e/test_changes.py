@@ -63,9 +63,9 @@ def test_a_limit_range_that_forbids_the_pods_is_waited_for(laboratory: Laborator
     limits = {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]}
     laboratory.kubectl.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "low"}, "spec": limits})
     big = laboratory.experiment("big", training={"epochs": 1})
-    big.until(lambda _: big.condition("PodsScheduled")[1] == "WaitingForPods", "it does not wait for its pods")
-    assert big.condition("PodsScheduled")[2] == "attempt 1: 0 of 2 pods have a node"
-    assert "maximum memory usage per Container is 1Gi" in big.why()
+    big.until(lambda _: big.condition("PodsScheduled")[1] == "PodsRefused", "it does not say who refuses its pods")
+    for told in (big.condition("PodsScheduled")[2], big.status["message"], big.why()):
+        assert "maximum memory usage per Container is 1Gi" in told
     laboratory.kubectl.delete("limitrange", "low")
     big.succeeded()
     assert big.history() == [("Succeeded", False)]
