@@ -70,7 +70,7 @@ def test_an_example_asks_for_its_devices_per_pod(name: str) -> None:
     }
     assert claims == {
         "dataset": {"claimName": "imagenet", "readOnly": True},
-        "checkpoints": {"claimName": "checkpoints", "readOnly": False},
+        "checkpoints": {"claimName": "checkpoints"},
     }
 
 
