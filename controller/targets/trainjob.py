@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 _NO_FIELD = "a TrainJob has no field for it: leave it out, or use target PyTorchJob"
 GRACE_SECONDS = 120
-"""terminationGracePeriodSeconds of the runtime. Kueue 0.19 knows the TrainJob of Trainer 2.2, which lacks the field
-that 2.3 has for it, and drops it as it admits the job: the runtime's then holds."""
-_LOST = f"is lost where Kueue 0.19 admits a TrainJob: at most {GRACE_SECONDS} with queueName, or use target PyTorchJob"
+"""terminationGracePeriodSeconds of the runtime, which holds where the experiment has a queue. Kueue 0.19 knows the
+TrainJob of Trainer 2.2, which lacks the field that 2.3 has for it, and would drop it as it admits the job; but the
+JobSet that is there by then may not change like that. The launcher keeps to the experiment's own, which must not be
+longer."""
+_LONGER = f"must be at most {GRACE_SECONDS} for a TrainJob with queueName, whose pods have the runtime's"
 POLICY = "IfNotPresent"
 """When the runtime pulls images."""
 
@@ -71,5 +73,5 @@ class TrainJob(Target):
         }
         found = [(path, _NO_FIELD) for path, given in asked.items() if given]
         if spec.queue_name is not None and pod.termination_grace_period_seconds > GRACE_SECONDS:
-            found.append(("spec.podTemplate.terminationGracePeriodSeconds", _LOST))
+            found.append(("spec.podTemplate.terminationGracePeriodSeconds", _LONGER))
         return found

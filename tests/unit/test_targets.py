@@ -47,14 +47,19 @@ def rendered(target: str) -> dict[str, Any]:
     return render_job(load(WHOLE % target, "x"), 7, training_image="i", avoid_node="bad")
 
 
+def pod_patch(made: dict[str, Any]) -> dict[str, Any]:
+    """What a TrainJob says of its pods besides the runtime and `trainer`."""
+    (patch,) = made["spec"]["runtimePatches"]
+    (patched,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    found: dict[str, Any] = patched["template"]["spec"]["template"]["spec"]
+    return found
+
+
 def pod_of_trainjob(made: dict[str, Any]) -> dict[str, Any]:
     """The pod that the Trainer makes of the runtime, the patch and `trainer`."""
     runtime = yaml.safe_load(RUNTIME.read_text())["spec"]["template"]["spec"]["replicatedJobs"][0]
     pod_spec: dict[str, Any] = copy.deepcopy(runtime["template"]["spec"]["template"]["spec"])
-    (patch,) = made["spec"]["runtimePatches"]
-    (patched,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
-    assert patched["name"] == runtime["name"]
-    ours = patched["template"]["spec"]["template"]["spec"]
+    ours = pod_patch(made)
     (container,), (more,) = pod_spec.pop("containers"), ours.pop("containers")
     trainer = made["spec"]["trainer"]
     container |= more | {name: trainer[name] for name in ("image", "command", "args", "env")}
@@ -67,6 +72,12 @@ def test_the_pods_of_a_trainjob_are_those_of_a_pytorchjob() -> None:
     before = old["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     after = pod_of_trainjob(new)
     after.pop("restartPolicy")  # that of a replica in the other
+    assert after["terminationGracePeriodSeconds"] == GRACE_SECONDS
+    patch = pod_patch(
+        render_job(load((WHOLE % "TrainJob").replace("  queueName: queue\n", ""), "x"), 7, training_image="i")
+    )
+    assert patch["terminationGracePeriodSeconds"] == before["terminationGracePeriodSeconds"] == 120
+    assert "terminationGracePeriodSeconds" not in pod_patch(new)
     environment = {each["name"]: each for each in after["containers"][0]["env"]}
     assert environment["MASTER_ADDR"]["value"] == "all-7-node-0-0.all-7"
     label = environment["PET_NODE_RANK"]["valueFrom"]["fieldRef"]["fieldPath"]
@@ -124,7 +135,9 @@ def test_what_a_trainjob_has_no_field_for_is_refused_by_its_name(extra: str, pat
 def test_a_grace_period_that_kueue_would_lose_is_refused_with_a_queue() -> None:
     text = WHOLE[: WHOLE.index("  podTemplate:")] % "TrainJob" + "  podTemplate: {terminationGracePeriodSeconds: 121}\n"
     assert load(text.replace("  queueName: queue\n", ""), "x")
-    with pytest.raises(SpecError, match=r"terminationGracePeriodSeconds: is lost where Kueue 0\.19 admits a TrainJob"):
+    with pytest.raises(
+        SpecError, match=r"terminationGracePeriodSeconds: must be at most 120 for a TrainJob with queueName"
+    ):
         load(text, "x")
     runtime = yaml.safe_load(RUNTIME.read_text())["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert runtime["template"]["spec"]["terminationGracePeriodSeconds"] == GRACE_SECONDS
