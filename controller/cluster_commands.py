@@ -223,8 +223,7 @@ def _why(args: argparse.Namespace, client: Client, namespace: str) -> int:
     about = [f"involvedObject.kind=ResNetExperiment,involvedObject.uid={document['metadata']['uid']}"]
     if job := (document.get("status") or {}).get("jobName"):
         target = TARGETS[document["spec"].get("target", DEFAULT)]
-        makers = dict.fromkeys([(target.kind, job), target.pods_made_by(job)])
-        about += [f"involvedObject.kind={kind},involvedObject.name={name}" for kind, name in makers]
+        about += [f"involvedObject.kind={kind},involvedObject.name={name}" for kind, name in target.makers(job)]
     pages = (page for of in about for page in client.pages(EVENTS, namespace, {"fieldSelector": of}))
     events = [each for page in pages for each in page["items"]]
     print("\n".join(story(document, events, time.time())))

@@ -8,6 +8,7 @@ nobody knows beforehand, are read as a list.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +25,8 @@ _NOT_FOUND = 404
 _KUEUE = "kueue.x-k8s.io"
 _KUEUE_JOB_UID = f"{_KUEUE}/job-uid"
 _VERSION_SECONDS = 600.0
-_FAILED_CREATE = "FailedCreate"  # the Job controller says that, training-operator FailedCreatePod
+# The Job controller's FailedCreate, training-operator's FailedCreatePod, the Trainer's TrainJobResourcesCreationFailed.
+_NOT_MADE = re.compile("^FailedCreate|CreationFailed$")
 _BY_NAME = 64  # more pods than these are read as a list after all
 
 
@@ -86,13 +88,14 @@ class Reader:
     def pods_refused(self, experiment: Experiment) -> str:
         """Why the API server takes no pod of the newest attempt's job (a ResourceQuota, PodSecurity), in the words of
         the Event of whoever makes them; empty: nobody says so."""
-        kind, name = target_of(experiment).pods_made_by(job_name(experiment, experiment.status.attempt))
-        about = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
-        try:
-            page = self._client.call("GET", EVENTS.path(experiment.metadata.namespace), query={"fieldSelector": about})
-        except ApiError:
-            return ""  # as above
-        told = [each for each in page["items"] if str(each.get("reason", "")).startswith(_FAILED_CREATE)]
+        told = []
+        for kind, name in target_of(experiment).makers(job_name(experiment, experiment.status.attempt)):
+            about = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"}
+            try:
+                page = self._client.call("GET", EVENTS.path(experiment.metadata.namespace), query=about)
+            except ApiError:
+                return ""  # as above
+            told += [each for each in page["items"] if _NOT_MADE.search(str(each.get("reason", "")))]
         newest = max(told, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""), default=None)
         return "" if newest is None else one_line(str(newest.get("message") or newest["reason"]))
 

@@ -55,8 +55,8 @@ class Target(ABC):
         """The names of a job's pods, in the order of their index; None: its operator makes them up."""
 
     @abstractmethod
-    def pods_made_by(self, job: str) -> tuple[str, str]:
-        """Kind and name of the object whose Events tell that a pod of that job was refused."""
+    def makers(self, job: str) -> list[tuple[str, str]]:
+        """Kind and name of each object whose Events tell why the job of that name has no pods; the job comes first."""
 
     def cannot(self, spec: Spec) -> list[tuple[str, str]]:  # noqa: ARG002
         """What of a spec this kind has no place for: the field's path and the problem, of each."""

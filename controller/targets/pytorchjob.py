@@ -41,6 +41,6 @@ class PyTorchJob(Target):
         """See `Target`."""
         return [f"{job}-worker-{index}" for index in range(nodes)]
 
-    def pods_made_by(self, job: str) -> tuple[str, str]:
+    def makers(self, job: str) -> list[tuple[str, str]]:
         """See `Target`."""
-        return self.kind, job
+        return [(self.kind, job)]

@@ -57,9 +57,9 @@ class TrainJob(Target):
         """See `Target`: <job>-node-0-<index>-<five letters>."""
         return None
 
-    def pods_made_by(self, job: str) -> tuple[str, str]:
-        """See `Target`."""
-        return "Job", f"{job}-node-0"
+    def makers(self, job: str) -> list[tuple[str, str]]:
+        """See `Target`: the Trainer tells of a JobSet that is refused, the Job controller of pods."""
+        return [(self.kind, job), ("Job", f"{job}-node-0")]
 
     def cannot(self, spec: Spec) -> list[tuple[str, str]]:
         """See `Target`: TrainJob's PodSpecPatch is short; ports and pull policy are the runtime's."""
