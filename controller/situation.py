@@ -182,10 +182,7 @@ def _waits_for_pods(status: Status, look: Look) -> tuple[str, str] | None:
         return "PodsRefused", look.observed.pods_refused
     until = pick_up_until(look)
     if not pods and not picked_up(look) and until is not None and look.now >= until:
-        return "JobNotPickedUp", (
-            f"the {target.kind} {status.job_name} has no pods and no status: is {target.operator} running, and may it "
-            "make pods here (quota, PodSecurity)? `resnetctl why` shows the job's events"
-        )
+        return "JobNotPickedUp", f"{target.operator} has not picked the {target.kind} up: is it running?"
     if unscheduled or len(pods) < look.nodes:
         made = len(pods) - len(unscheduled)
         return "WaitingForPods", f"attempt {status.attempt}: {made} of {look.nodes} pods have a node"

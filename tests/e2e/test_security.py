@@ -121,5 +121,5 @@ def test_what_the_operator_was_not_told_to_allow_begins_nothing(laboratory: Labo
 
 def test_what_it_allows_and_the_namespace_forbids_is_told(laboratory: Laboratory) -> None:
     sly = laboratory.experiment("sly", podTemplate={"hostNetwork": True})
-    sly.until(lambda _: "may it make pods" in sly.condition("PodsScheduled")[2], "it does not say that it lacks pods")
-    assert 'violates PodSecurity "restricted' in sly.why()
+    sly.until(lambda _: sly.condition("PodsScheduled")[1] == "PodsRefused", "it does not say why it has no pods")
+    assert 'violates PodSecurity "restricted' in sly.condition("PodsScheduled")[2]
