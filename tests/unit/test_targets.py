@@ -233,7 +233,7 @@ def test_a_trainjob_that_nobody_picks_up_names_the_trainer() -> None:
     watched.look([trainjob()], [])
     watched.now += 61
     message = watched.look([trainjob()], []).message
-    assert message.startswith("the TrainJob digits-1 has no pods and no status: is Kubeflow Trainer running")
+    assert message == "Kubeflow Trainer has not picked the TrainJob up: is it running?"
     seen = watched.look([trainjob(status={"jobsStatus": [{"name": "node"}]})], [])
     assert seen.message == "attempt 1: 0 of 2 pods have a node"
 
