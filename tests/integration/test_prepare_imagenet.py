@@ -23,6 +23,19 @@ from tests.ilsvrc_tars import Published, publish_digits, tree
 from tests.unit.test_ilsvrc_prepare import quiet, run, source
 
 ROOT = Path(__file__).parents[2]
+# `python -m app.data`, which gets a Ctrl-C at the 300th file that it writes.
+INTERRUPTED = """
+import os, runpy, signal, sys
+written = 0
+def hook(event, args):
+    global written
+    if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
+        written += 1
+        if written == 300:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+runpy.run_module("app.data", run_name="__main__", alter_sys=True)
+"""
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -137,16 +150,12 @@ def test_a_process_that_is_killed_again_and_again_completes_it(published: Publis
 
 
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(published: Published, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(published, tmp_path, "--workers=1"), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and images_below(tmp_path / PREPARING) < 300:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    prepare_imagenet = command(published, tmp_path, "--workers=1")
+    prepare_imagenet[1:3] = ["-c", INTERRUPTED]
+    process = ended(prepare_imagenet)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "dataset: interrupted"
-    assert "Traceback" not in said
+    assert process.stderr.splitlines()[-1] == "dataset: interrupted"
+    assert "Traceback" not in process.stderr
     done = ended(command(published, tmp_path))
     assert (done.returncode, len(tree(tmp_path))) == (0, published.train + published.val)
 
