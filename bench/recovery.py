@@ -24,15 +24,16 @@ from signal import SIGKILL
 
 from app.telemetry.events import read_events
 from bench.report import Report, Table, versions
+from controller.kube.election import Terms
 from tests.cluster.cluster import Cluster, default_state
 from tests.cluster.fixtures import own_namespace
 from tests.cluster.images import load_built
-from tests.cluster.kubectl import Object
 from tests.cluster.waiting import wait_for
 from tests.e2e import faults
 from tests.e2e.claims import claims
 from tests.e2e.experiments import SOON, Experiment, Laboratory, few_digits
 from tests.e2e.operator import TIMES, Operator
+from tests.e2e.pods import ready
 
 WATCHDOG_SECONDS = 15
 FAULTS = {
@@ -43,7 +44,6 @@ FAULTS = {
     f"a rank under SIGSTOP, `watchdogSeconds: {WATCHDOG_SECONDS}`": faults.stop_rank,
 }
 """What strikes the second of two pods."""
-LEASE_SECONDS = 15.0
 _EPOCHS = 1000
 _HALF_TIME_EPOCHS = 40
 
@@ -119,23 +119,17 @@ def first_step(experiment: Experiment, attempt: int) -> float:
 
 def takeover(cluster: Cluster, operator: Operator) -> float:
     """`kill -9` of the controller that leads: seconds until another does."""
-    holder = lease_holder(operator)
+    holder = operator.holder()
     began = time.time()
     os.kill(operator.process(cluster), SIGKILL)
-    wait_for(lambda: lease_holder(operator) not in ("", holder), SOON, "nobody takes over")
+    wait_for(lambda: operator.holder() not in ("", holder), SOON, "nobody takes over")
     seconds = time.time() - began
-    wait_for(lambda: all(map(ready, operator.pods())), SOON, "the killed controller does not come back")
+    wait_for(
+        lambda: all(ready(operator.kubectl, each["metadata"]["name"]) for each in operator.pods()),
+        SOON,
+        "the killed controller does not come back",
+    )
     return seconds
-
-
-def ready(pod: Object) -> bool:
-    """Whether a pod is."""
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"]["conditions"])
-
-
-def lease_holder(operator: Operator) -> str:
-    """The identity of the process that leads."""
-    return str(operator.kubectl.get("lease", "resnet-operator")["spec"].get("holderIdentity") or "")
 
 
 def half_time(laboratory: Laboratory, name: str) -> tuple[float, float]:
@@ -167,10 +161,11 @@ def report(found: Found, command: str) -> Report:
         rows.append(
             [name, spread(found.next_attempt[name]), spread(seconds), f"{ratio:.2f}", str(max(found.lost[name]))]
         )
+    lease = Terms().duration
     said, true = (list(seconds) for seconds in zip(*found.left, strict=True))
     others = [
         ["`kill -9` of the leading controller to the next leader, seconds", spread(found.takeover)],
-        ["of its lease of 15 s", f"{statistics.median(found.takeover) / LEASE_SECONDS:.2f}"],
+        [f"of its lease of {lease:.0f} s", f"{statistics.median(found.takeover) / lease:.2f}"],
         ["time left as said at half time, seconds", spread(said)],
         ["time that it then took, seconds", spread(true)],
         ["wrong by, at most", f"{max(abs(s / t - 1) for s, t in found.left):.0%}"],

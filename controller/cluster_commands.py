@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from controller.kube.client import Client
+    from controller.targets import Target
 
 FAILED = 1
 """Exit code where the cluster refused, or what was asked of it failed."""
@@ -179,9 +180,8 @@ def _pod(client: Client, namespace: str, document: dict[str, Any], attempt: int,
     """The name of the pod of a node; None: there is none, where only a look can tell."""
     from controller.api import LABEL_ATTEMPT, LABEL_EXPERIMENT  # noqa: PLC0415
     from controller.kube.client import PODS  # noqa: PLC0415
-    from controller.targets import DEFAULT, TARGETS  # noqa: PLC0415
 
-    name, target = document["metadata"]["name"], TARGETS[document["spec"].get("target", DEFAULT)]
+    name, target = document["metadata"]["name"], _target(document)
     known = target.pod_names(f"{name}-{attempt}", node + 1)
     if known is not None:
         return known[node]
@@ -190,6 +190,12 @@ def _pod(client: Client, namespace: str, document: dict[str, Any], attempt: int,
     # After a readmission by Kueue the newest is the one that trains.
     found.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     return str(found[-1]["metadata"]["name"]) if found else None
+
+
+def _target(document: dict[str, Any]) -> Target:
+    from controller.targets import DEFAULT, TARGETS  # noqa: PLC0415
+
+    return TARGETS[document["spec"].get("target", DEFAULT)]
 
 
 def _suspend(suspend: bool, args: argparse.Namespace, client: Client, namespace: str) -> int:
@@ -216,14 +222,13 @@ def _done(suspend: bool) -> str:
 def _why(args: argparse.Namespace, client: Client, namespace: str) -> int:
     from controller.kube.client import EVENTS, EXPERIMENTS  # noqa: PLC0415
     from controller.story import story  # noqa: PLC0415
-    from controller.targets import DEFAULT, TARGETS  # noqa: PLC0415
 
     document = client.get(EXPERIMENTS, namespace, args.name)
     # What keeps its operator from making pods is told by the job's events alone.
     about = [f"involvedObject.kind=ResNetExperiment,involvedObject.uid={document['metadata']['uid']}"]
     if job := (document.get("status") or {}).get("jobName"):
-        target = TARGETS[document["spec"].get("target", DEFAULT)]
-        about += [f"involvedObject.kind={kind},involvedObject.name={name}" for kind, name in target.makers(job)]
+        makers = _target(document).makers(job)
+        about += [f"involvedObject.kind={kind},involvedObject.name={name}" for kind, name in makers]
     pages = (page for of in about for page in client.pages(EVENTS, namespace, {"fieldSelector": of}))
     events = [each for page in pages for each in page["items"]]
     print("\n".join(story(document, events, time.time())))

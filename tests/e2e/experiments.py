@@ -205,6 +205,10 @@ class Experiment:
 
     # --- its pods
 
+    def owned(self, kind: str) -> list[Object]:
+        """What of a kind has its label."""
+        return self.kubectl.find(kind, f"{LABEL_EXPERIMENT}={self.name}")
+
     def pod(self, index: int = 0, attempt: int | None = None) -> str:
         """The name of a pod, of the newest attempt unless another is asked for."""
         number = attempt or self.status["attempt"]

@@ -55,10 +55,13 @@ class Operator:
         """Its pods."""
         return self.kubectl.find("pods", SELECTOR)
 
+    def holder(self) -> str:
+        """Who holds the Lease: a process, of which a pod may have several one after another; empty: none does."""
+        return str(self.kubectl.get("lease", NAME)["spec"].get("holderIdentity") or "")
+
     def leader(self) -> str:
         """The name of the pod that holds the Lease; empty: none does."""
-        holder = self.kubectl.get("lease", NAME)["spec"].get("holderIdentity") or ""
-        return str(holder).rpartition("_")[0]
+        return self.holder().rpartition("_")[0]
 
     def process(self, cluster: Cluster) -> int:
         """The process that leads, as this machine sees it.

@@ -9,9 +9,9 @@ import pytest
 from tests.cluster.additions import QUEUES, added
 from tests.cluster.cluster import NODES, Cluster
 from tests.cluster.kubectl import Kubectl, Object
+from tests.e2e.cards import ACCELERATOR, CARD, advertised
 from tests.e2e.experiments import SOON, Experiment, Laboratory
 
-CARD = "tecorigin.com/tcaicard"
 API = "kueue.x-k8s.io/v1beta2"
 QUOTA = 2
 """Cards of the queue: those of one experiment on two nodes."""
@@ -21,11 +21,8 @@ FLAVOR_LABEL = {"tests/flavor": "here"}
 @pytest.fixture(scope="module")
 def cards(cluster: Cluster) -> Iterator[None]:
     """Nodes with more cards than any queue here gives out."""
-    for node in NODES:
-        cluster.advertise(node, CARD, 4)
-    yield
-    for node in NODES:
-        cluster.advertise(node, CARD, 0)
+    with advertised(cluster, 4):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +67,7 @@ def queue(kueue: None, namespace: Kubectl) -> Iterator[str]:
 
 def carded(laboratory: Laboratory, name: str, **changes: object) -> Experiment:
     """An experiment of two nodes with a card each, which computes on the CPU."""
-    accelerator = {"type": "cpu", "resourceName": CARD}
-    return laboratory.experiment(name, accelerator=accelerator, **changes)
+    return laboratory.experiment(name, accelerator=ACCELERATOR, **changes)
 
 
 def queued(experiment: Experiment, *words: str) -> None:

@@ -9,11 +9,10 @@ import pytest
 
 from tests.cluster.cluster import NODES, Cluster
 from tests.cluster.waiting import wait_for
+from tests.e2e.cards import ACCELERATOR, advertised
 from tests.e2e.experiments import SOON, Experiment, Laboratory
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.faults]
-CARD = "tecorigin.com/tcaicard"
-ACCELERATOR = {"type": "cpu", "resourceName": CARD}
 HALF_SECONDS = 15
 TEN = 10
 RESERVED = "resnet-operator.io/reserved"
@@ -22,11 +21,8 @@ RESERVED = "resnet-operator.io/reserved"
 @pytest.fixture(autouse=True)
 def cards(cluster: Cluster) -> Iterator[None]:
     """One card on each node."""
-    for node in NODES:
-        cluster.advertise(node, CARD, 1)
-    yield
-    for node in NODES:
-        cluster.advertise(node, CARD, 0)
+    with advertised(cluster, 1):
+        yield
 
 
 def test_two_half_gangs_let_go_and_both_train(cluster: Cluster, laboratory: Laboratory) -> None:
@@ -60,8 +56,7 @@ def reserved(cluster: Cluster, node: str) -> Iterator[None]:
 
 def nodes_of(experiment: Experiment) -> set[str]:
     """The nodes that hold its pods."""
-    found = experiment.kubectl.find("pods", f"resnet-operator.io/experiment={experiment.name}")
-    return {pod["spec"]["nodeName"] for pod in found if "nodeName" in pod["spec"]}
+    return {pod["spec"]["nodeName"] for pod in experiment.owned("pods") if "nodeName" in pod["spec"]}
 
 
 def test_ten_experiments_share_two_cards_and_all_are_trained(laboratory: Laboratory) -> None:

@@ -109,5 +109,4 @@ def test_a_node_without_power_costs_one_checkpoint_interval_and_its_return_distu
 
 def leftovers(experiment: Experiment) -> list[str]:
     """Pods of its first attempt."""
-    found = experiment.kubectl.find("pods", f"resnet-operator.io/experiment={experiment.name}")
-    return [pod["metadata"]["name"] for pod in found if "-1-worker-" in pod["metadata"]["name"]]
+    return [pod["metadata"]["name"] for pod in experiment.owned("pods") if "-1-worker-" in pod["metadata"]["name"]]

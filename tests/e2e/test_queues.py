@@ -9,8 +9,9 @@ import pytest
 from tests.cluster.cluster import NODES
 from tests.cluster.kubectl import Kubectl, Object
 from tests.cluster.waiting import wait_for
+from tests.e2e.cards import CARD
 from tests.e2e.experiments import SOON, Experiment, Laboratory
-from tests.e2e.queues import CARD, carded, cards, kueue, queue, queued
+from tests.e2e.queues import carded, cards, kueue, queue, queued
 
 __all__ = ["cards", "kueue", "queue"]  # fixtures
 
@@ -55,8 +56,7 @@ def test_of_two_that_do_not_fit_together_the_second_waits_for_its_turn(laborator
     assert {second.node(0), second.node(1)} == set(NODES)
     laboratory.kubectl.patch("workload", workload(second), {"spec": {"active": False}})
     queued(second, "deactivated")
-    pods = f"resnet-operator.io/experiment={second.name}"
-    wait_for(lambda: not laboratory.kubectl.find("pods", pods), SOON, "its pods still run")
+    wait_for(lambda: not second.owned("pods"), SOON, "its pods still run")
     laboratory.kubectl.patch("workload", workload(second), {"spec": {"active": True}})
     second.succeeded()
     assert (start.attempt, second.status["attempt"], second.history()) == (1, 1, [("Succeeded", False)])

@@ -38,8 +38,7 @@ def failed(experiment: Experiment, reason: str, code: int | None) -> str:
 
 def jobs(experiment: Experiment) -> list[str]:
     """Its PyTorchJobs."""
-    found = experiment.kubectl.find("pytorchjobs", f"resnet-operator.io/experiment={experiment.name}")
-    return [job["metadata"]["name"] for job in found]
+    return [job["metadata"]["name"] for job in experiment.owned("pytorchjobs")]
 
 
 def test_too_little_memory_names_pod_and_limit(laboratory: Laboratory) -> None:

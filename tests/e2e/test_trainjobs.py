@@ -10,9 +10,10 @@ import pytest
 from tests.cluster.additions import JOB_SETS, TRAINING_JOBS, added
 from tests.cluster.cluster import NODES, Cluster
 from tests.e2e import inside
+from tests.e2e.cards import CARD
 from tests.e2e.experiments import Laboratory
 from tests.e2e.operator import NAME, Operator
-from tests.e2e.queues import CARD, carded, cards, kueue, queue, queued
+from tests.e2e.queues import carded, cards, kueue, queue, queued
 
 __all__ = ["cards", "kueue", "queue"]  # fixtures
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.faults, pytest.mark.usefixtures("trainer")]
@@ -39,7 +40,7 @@ def test_the_digits_as_a_trainjob_reach_what_they_reach_as_a_pytorchjob(laborato
     assert after["top1"] == before["top1"]
     assert new.same_weights_as(old)
     assert (after["attempt"], after["restarts"]) == (1, 0)
-    assert laboratory.kubectl.find("pytorchjobs", "resnet-operator.io/experiment=new") == []
+    assert new.owned("pytorchjobs") == []
 
 
 def test_a_killed_rank_of_a_trainjob_is_a_fault_and_a_pod_deleted_by_hand_is_none(
