@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -250,13 +250,20 @@ class Namespace:
 
 
 class OperatorProcess:
-    """`python -m controller`, until it is ended."""
+    """`python -m controller`, until it is ended; `program` is what Python runs in its place."""
 
-    def __init__(self, kubeconfig: Path, directory: Path, *flags: str, lease: str | None = None) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        directory: Path,
+        *flags: str,
+        lease: str | None = None,
+        program: Sequence[str] = ("-m", "controller"),
+    ) -> None:
         self.log_file = directory / f"operator-{next(_numbers)}.log"
         name = lease or f"operator-{uuid.uuid4().hex[:8]}"
         command = [
-            *(sys.executable, "-m", "controller", "--kubeconfig", str(kubeconfig)),
+            *(sys.executable, *program, "--kubeconfig", str(kubeconfig)),
             *("--metrics-port", "0", "--health-port", "0", "--lease-name", name, *FAST, *flags),
         ]
         with self.log_file.open("wb") as log:
@@ -278,7 +285,7 @@ class OperatorProcess:
         """GET of its `metrics` or `health` port: status and text."""
         port = int(self.said(rf"{server} on port (\d+)")[1])
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=15) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -293,9 +300,9 @@ class OperatorProcess:
 
 
 @contextlib.contextmanager
-def operator(kubeconfig: Path, directory: Path, *flags: str, lease: str | None = None) -> Iterator[OperatorProcess]:
+def operator(kubeconfig: Path, directory: Path, *flags: str, **how: Any) -> Iterator[OperatorProcess]:
     """An operator that is ended at the end, whatever happens."""
-    process = OperatorProcess(kubeconfig, directory, *flags, lease=lease)
+    process = OperatorProcess(kubeconfig, directory, *flags, **how)
     try:
         yield process
     finally:

@@ -14,10 +14,12 @@ import pytest
 
 from controller.kube.client import EXPERIMENTS, JOBS, LEASES, ApiError, Client
 from controller.kube.election import Election, Terms
+from tests.integration.gateway import Gateway
 from tests.integration.kube import CRDS, Namespace, OperatorProcess, install, operator, wait_for
 from tests.integration.proxy import Proxy, behind, server_of
 
 TERMS = ("--lease-seconds", "3", "--renew-deadline", "2", "--renew-seconds", "0.5")
+PATIENT = ("--lease-seconds", "60", "--renew-deadline", "50", "--renew-seconds", "0.5")
 
 
 class Witness:
@@ -126,7 +128,7 @@ def test_a_replica_that_starts_while_the_api_server_is_away_waits_for_it(
 
 def test_sigterm_finishes_and_releases_the_lease_at_once(kubeconfig: Path, team: Namespace, tmp_path: Path) -> None:
     lease = f"lease-{team.name}"
-    flags = ("--namespace", team.name, "--lease-seconds", "60", "--renew-deadline", "50", "--renew-seconds", "0.5")
+    flags = ("--namespace", team.name, *PATIENT)
     with (
         operator(kubeconfig, tmp_path, *flags, lease=lease) as first,
         operator(kubeconfig, tmp_path, *flags, lease=lease) as second,
@@ -164,9 +166,8 @@ def test_an_api_server_that_is_away_is_no_fault_and_what_was_missed_is_caught_up
 ) -> None:
     proxy = Proxy(server_of(kubeconfig))
     config = behind(proxy, kubeconfig, tmp_path)
-    patient = ("--lease-seconds", "60", "--renew-deadline", "50", "--renew-seconds", "0.5")
     try:
-        with operator(config, tmp_path, "--namespace", team.name, *patient) as process:
+        with operator(config, tmp_path, "--namespace", team.name, *PATIENT) as process:
             process.leading()
             team.create("runs", nodes=1)
             team.start(1, name="runs")
@@ -190,6 +191,56 @@ def test_an_api_server_that_is_away_is_no_fault_and_what_was_missed_is_caught_up
             assert "Traceback" not in process.log
     finally:
         proxy.close()
+
+
+# Minutes made seconds. A kind that the cluster lacks is asked for every 12 s at the least.
+IMPATIENT = (
+    "-c",
+    "import sys\nfrom controller import operator\nfrom controller.kube import client\n"
+    "operator.STUCK_SECONDS, client.WATCH_SECONDS = 15.0, 2\nsys.exit(operator.main())",
+)
+
+
+def unhealthy(process: OperatorProcess) -> str:
+    """What /healthz says once it fails."""
+
+    def failing() -> str:
+        code, text = process.get("health", "/healthz")
+        return text if code == 503 else ""
+
+    return wait_for(failing, lambda: process.log)
+
+
+def test_a_watch_that_says_nothing_while_the_api_server_answers_fails_liveness(
+    kubeconfig: Path, team: Namespace, tmp_path: Path
+) -> None:
+    with Gateway(kubeconfig) as gateway:
+        gateway.silent = lambda _, path: "/pods?" in path and "watch=" in path
+        with operator(
+            gateway.kubeconfig(tmp_path), tmp_path, "--namespace", team.name, "--lease-namespace", team.name, *PATIENT,
+            program=IMPATIENT,
+        ) as process:  # fmt: skip
+            process.leading()
+            team.create(nodes=1)
+            team.job()  # all else works
+            assert re.fullmatch(r"the watch of pods has been silent for \d+ s\n", unhealthy(process))
+            # Where nobody answers, a restart would mend nothing.
+            gateway.silent = lambda *_: True
+            wait_for(lambda: process.get("health", "/healthz") == (200, "ok\n"))
+
+
+def test_a_worker_that_never_comes_to_an_end_fails_liveness(kubeconfig: Path, team: Namespace, tmp_path: Path) -> None:
+    with Gateway(kubeconfig) as gateway:
+        # Each byte is a sign of life, so that no read times out.
+        gateway.slow = lambda method, path: method == "POST" and path.endswith("/pytorchjobs")
+        with operator(
+            gateway.kubeconfig(tmp_path), tmp_path, "--namespace", team.name, "--lease-namespace", team.name, *PATIENT,
+            program=IMPATIENT,
+        ) as process:  # fmt: skip
+            process.leading()
+            assert process.get("health", "/healthz") == (200, "ok\n")
+            team.create(nodes=1)
+            assert re.fullmatch(r"worker-\d has looked at one experiment for \d+ s\n", unhealthy(process))
 
 
 def test_without_pytorchjobs_it_runs_and_says_what_is_missing(

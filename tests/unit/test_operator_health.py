@@ -18,8 +18,10 @@ class Api:
 
     def __init__(self) -> None:
         self.up = True
+        self.asked = 0
 
     def call(self, *_: Any, **__: Any) -> dict[str, Any]:
+        self.asked += 1
         if not self.up:
             raise ApiError(0, "Unreachable", "away")
         return {}
@@ -60,6 +62,14 @@ def test_a_silent_watch_is_one_only_while_the_api_server_answers(made: tuple[Ope
     assert operator.alive() == "the watch of pods has been silent for 6 s"
     api.up = False
     assert operator.alive() == ""
+
+
+def test_an_api_server_that_is_away_is_asked_once_however_many_watches_are_silent(made: tuple[Operator, Api]) -> None:
+    operator, api = made
+    api.up = False
+    for reflector in operator._reflectors:
+        reflector.contact -= 6
+    assert (operator.alive(), api.asked) == ("", 1)
 
 
 def test_a_replica_that_waits_to_lead_is_alive_and_ready(made: tuple[Operator, Api]) -> None:
