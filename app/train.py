@@ -25,6 +25,7 @@ from app.config import ConfigError, TrainConfig
 from app.launcher import cpus
 from app.modules import python_command
 from app.resilience import fit, outcome
+from app.resilience.end import End
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.heartbeat import ENV_HEARTBEAT, Heart, Phase
 from app.resilience.outcome import ENV_OUTCOME, Outcome
@@ -94,9 +95,7 @@ class Training:
         self.set_up(accelerator)
         finished = self.resume()
         if finished:
-            if self.rank.is_first:
-                say(f"train: {finished}")
-            return Outcome(ExitCode.DONE, finished)
+            return self.finish_again(finished)
         self.train()
         return self.finish()
 
@@ -136,7 +135,7 @@ class Training:
         loaded, other, finished = None, None, ""
         if self.rank.is_first and self.config.steps_per_epoch <= 0:
             self.keeper = Keeper(self.config, self.heart, say)
-            if self.keeper.finished:
+            if self.keeper.lineage.finished:
                 finished = self.keeper.lineage.finished_line()
             else:
                 loaded = self.keeper.load(self.data.classes, self.surroundings())
@@ -433,10 +432,23 @@ class Training:
                 self.heart.beat(phase=Phase.EXPORT)
                 exported, why = self.export(source, self.keeper.lineage.directory / "model.onnx")
             self.event("end", top1=top1, best_top1=self.best_top1)
-            self.keeper.finish(self.step, top1, self.best_top1, exported)
+            self.keeper.lineage.finish(End(self.step, top1, self.best_top1, exported, why))
             say(f"train: {message}; {exported or 'no ONNX file: ' + (why or '--export False')}")
         self.heart.beat(phase=Phase.DONE, eta_seconds=0.0)
         return Outcome(ExitCode.DONE, message, exported=exported, export_error=why)
+
+    def finish_again(self, finished: str) -> Outcome:
+        """What the start that came to the end has written down: nobody may have heard of it, its node was gone."""
+        self.heart.beat(phase=Phase.DONE, eta_seconds=0.0)
+        end = self.keeper.lineage.finished if self.keeper else None
+        if not end:
+            return Outcome(ExitCode.DONE, finished)
+        say(f"train: {finished}")
+        self.heart.beat(
+            epoch=self.config.last_epoch, step=end.step, steps=end.step, checkpoint_step=end.step, top1=end.top1,
+            best_top1=end.best_top1,
+        )  # fmt: skip
+        return Outcome(ExitCode.DONE, finished, exported=end.exported, export_error=end.export_error)
 
     def export(self, source: Path, target: Path) -> tuple[str | None, str | None]:
         """(path, None) of the checked ONNX file, or (None, why): a failed export never fails a finished training."""
@@ -458,7 +470,7 @@ class Training:
 
     def event(self, kind: str, **values: Any) -> None:
         """One line into events.jsonl, on rank 0."""
-        if self.keeper and not self.keeper.finished:
+        if self.keeper and not self.keeper.lineage.finished:
             self.keeper.event(kind, min(self.epoch + 1, self.config.last_epoch), self.step, **values)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,6 @@ class Keeper:
 
     Attributes:
         lineage: of this start.
-        finished: whether the run in this directory is done already.
         foreign: what `--resume PATH` names, where that is a file of another program.
 
     Raises:
@@ -57,8 +55,7 @@ class Keeper:
         )  # fmt: skip
         for line in self.lineage.warnings:
             say(f"train: {line}")
-        self.finished = self.lineage.finished is not None
-        if not self.finished:
+        if not self.lineage.finished:
             self._writer = self.lineage.writer(keep=config.keep)
             self._events = EventLog(self.lineage.directory / "events.jsonl", attempt=attempt)
 
@@ -176,14 +173,9 @@ class Keeper:
         """One line into events.jsonl. `epoch` counts from 1."""
         self._events.append(kind, epoch=epoch, step=step, **values)
 
-    def finish(self, step: int, top1: float, best_top1: float, exported: str | None) -> None:
-        """Marks the run as done: nothing resumes from here."""
-        known = top1 if math.isfinite(top1) else None
-        self.lineage.finish(step=step, top1=known, best_top1=best_top1, exported=exported)
-
     def close(self) -> None:
         """Waits for the writer; raises nothing."""
-        if not self.finished:
+        if not self.lineage.finished:
             self._writer.close()
             self._events.close()
 

@@ -9,9 +9,8 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from app.resilience.checkpoint import (
     BadCheckpoint,
@@ -24,6 +23,7 @@ from app.resilience.checkpoint import (
     sync_directory,
     verify,
 )
+from app.resilience.end import End
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.identity import Identity, claim_identity
 from app.resilience.starts import STARTS, Link, claim, line, numbers, parent_name, read_records
@@ -44,15 +44,15 @@ class Lineage:
         root: the checkpoint directory of the run.
         start: this start's number.
         parent: the checkpoint to continue from, its hashes checked; None: begin at step 0.
-        finished: where the run in this directory is done already: what was given to `finish`. Nothing was claimed
-            then, and `start` is the one that finished.
+        finished: where the run in this directory is done already, its end. Nothing was claimed then, and `start` is
+            the one that finished.
         warnings: lines for a person.
     """
 
     root: Path
     start: int
     parent: Path | None = None
-    finished: dict[str, Any] | None = None
+    finished: End | None = None
     warnings: list[str] = field(default_factory=list)
     links: tuple[Link, ...] = ()
 
@@ -154,11 +154,8 @@ class Lineage:
             if number <= self.start:
                 sweep(self.root / str(number))
 
-    def finish(self, **facts: Any) -> None:
+    def finish(self, end: End) -> None:
         """Notes that the run is done: later starts with --resume auto find nothing to do. Called last.
-
-        Args:
-            facts: JSON values (step, which `finished_line` shows, top1 …); non-finite numbers become null.
 
         Raises:
             TrainingError: LOST_PEER, a newer start owns the run; VOLUME_IO, BAD_OPTION: it can't be written.
@@ -167,7 +164,7 @@ class Lineage:
             self.fence()
             temporary = self.directory / f".{END}.tmp-{os.getpid()}"
             with open(temporary, "w", encoding="utf-8") as file:
-                file.write(json.dumps(finite({"time": time.time(), **facts}), allow_nan=False) + "\n")
+                file.write(json.dumps(finite({"time": time.time(), **asdict(end)}), allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.directory / END)
@@ -175,11 +172,9 @@ class Lineage:
 
     def finished_line(self) -> str:
         """What to tell a person who starts a run that is done."""
-        step = (self.finished or {}).get("step")
-        return (
-            f"the run in {self.root} is finished{'' if step is None else f' (step {step})'}: nothing to do; "
-            "--resume none starts afresh"
-        )
+        assert self.finished is not None
+        step = self.finished.step
+        return f"the run in {self.root} is finished (step {step}): nothing to do; --resume none starts afresh"
 
     def _choose(self) -> None:
         before = max((n for n in read_records(self.root) if n < self.start), default=0)
@@ -260,7 +255,7 @@ def _finished(root: Path) -> Lineage | None:
     with volume_errors(f"--checkpoint_dir {root}"):
         for number, record in sorted(read_records(root).items(), reverse=True):
             try:
-                return Lineage(root, number, finished=dict(json.loads((root / str(number) / END).read_bytes())))
+                return Lineage(root, number, finished=End.of(json.loads((root / str(number) / END).read_bytes())))
             except (FileNotFoundError, ValueError, TypeError):
                 if record:
                     return None

@@ -89,7 +89,7 @@ def test_a_cut_between_two_pods_that_lasts_costs_one_attempt(cluster: Cluster, l
 
 def test_a_pod_that_lives_on_where_nobody_can_reach_it_is_fenced(cluster: Cluster, laboratory: Laboratory) -> None:
     node = "node-b"
-    alone = on(cluster, laboratory, node, epochs=80, batchSizePerDevice=16)
+    alone = on(cluster, laboratory, node, epochs=200, batchSizePerDevice=16)
     alone.trains(1)
     with dropped(cluster, node, "output", f"ip daddr {cluster.block.host}", f"ip daddr {cluster.block.services}"):
         taken_over = alone.trains(2, NODE_LOST)

@@ -38,3 +38,19 @@ def test_a_run_that_is_ended_early_is_finished_and_a_failed_export_does_not_fail
     again = run(argv, **environ)
     assert (again.returncode, again.stderr) == (0, "")
     assert "is finished (step 22): nothing to do; --resume none starts afresh" in again.stdout
+    # The node of the first may have been gone before anybody read its message: what it found is told once more.
+    told = json.loads((tmp_path / "message").read_text())
+    known = (
+        "phase",
+        "epoch",
+        "epochs",
+        "step",
+        "steps",
+        "top1",
+        "best_top1",
+        "last_checkpoint",
+        "export_error",
+        "reason",
+    )
+    assert {name: told[name] for name in known} == {name: message[name] for name in known}
+    assert message["top1"] is not None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from app.config import OPTIONS, TrainConfig
 from app.resilience import checkpoint
 from app.resilience.checkpoint import TENSORS, CheckpointInfo
+from app.resilience.end import End
 from app.resilience.exit_codes import ExitCode, TrainingError
 from app.resilience.identity import RECIPE, Identity, claim_identity, recipe_hash, recorded_weights
 from app.resilience.lineage import END, Lineage, volume_errors
@@ -265,7 +267,7 @@ def test_an_older_start_is_superseded_and_writes_no_more(tmp_path: Path) -> None
         writer.wait()
     assert caught.value.code == ExitCode.LOST_PEER
     with pytest.raises(TrainingError, match="superseded"):
-        first.finish(step=2)
+        first.finish(End(2))
     assert sorted(os.listdir(tmp_path / "1")) == ["step-1"]
     assert second.superseded() is None
 
@@ -444,11 +446,12 @@ def test_an_identity_that_cannot_be_understood_is_named(tmp_path: Path, text: st
 def test_a_finished_run_is_told_and_nothing_is_claimed(tmp_path: Path) -> None:
     first = start(tmp_path)
     commit(first, 10)
-    first.finish(step=10, top1=0.99, best_top1=float("nan"))
+    first.finish(End(10, top1=0.99, exported="/c/1/model.onnx"))
     again = start(tmp_path)
     assert again.finished is not None
-    assert (again.start, again.finished["step"], again.finished["top1"]) == (1, 10, 0.99)
-    assert again.finished["best_top1"] is None
+    assert (again.start, again.finished.step, again.finished.top1) == (1, 10, 0.99)
+    assert math.isnan(again.finished.best_top1)
+    assert (again.finished.exported, again.finished.export_error) == ("/c/1/model.onnx", None)
     assert "finished (step 10)" in again.finished_line()
     assert "--resume none" in again.finished_line()
     assert os.listdir(tmp_path / "starts") == ["1"]
@@ -458,10 +461,11 @@ def test_a_finished_run_is_told_and_nothing_is_claimed(tmp_path: Path) -> None:
     assert start(tmp_path).finished is None  # the newest start counts, and it has not finished
 
 
-def test_a_torn_end_is_no_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", ["", "[]", "{}", '{"step": "ten"}'])
+def test_a_torn_end_is_no_end(torn: str, tmp_path: Path) -> None:
     first = start(tmp_path)
     commit(first, 10)
-    (first.directory / END).write_text("")
+    (first.directory / END).write_text(torn)
     assert chosen(start(tmp_path)) == "1/step-10"
 
 
