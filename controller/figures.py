@@ -64,7 +64,7 @@ def _take(status: Status, look: Look, document: Progress, *, final: bool) -> Sta
         if not over(status):
             eta, rate = document.eta_seconds, document.images_per_second
             changes |= {
-                "images_per_second": None if rate is None else round(rate, 1),
+                "images_per_second": _rounded(rate, 1),
                 "eta": None if eta is None else duration(eta),
             }
     status = changed(status, **changes) if changes else status
@@ -80,17 +80,22 @@ def _exported(document: Progress) -> bool:
 
 
 def _numbers(status: Status, document: Progress) -> dict[str, Any]:
-    """Numbers of the run; what a resumed attempt does not know yet stays as it was."""
+    """Numbers of the run, short enough for a column; what a resumed attempt does not know yet stays as it was."""
     return {
         "epoch": document.epoch,
         "epochs": document.epochs,
         "step": document.step,
-        "loss": None if document.loss_reason else _or(document.loss, status.loss),
-        "top1": _or(document.top1, status.top1),
-        "best_top1": _or(document.best_top1, status.best_top1),
+        "loss": None if document.loss_reason else _or(_rounded(document.loss, 4), status.loss),
+        # One of ImageNet's 50,000 images is 0.00002.
+        "top1": _or(_rounded(document.top1, 5), status.top1),
+        "best_top1": _or(_rounded(document.best_top1, 5), status.best_top1),
         "progress": f"{document.epoch}/{document.epochs}",
         "top1_percent": status.top1_percent if document.top1 is None else f"{100 * document.top1:.2f}",
     }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _or(value: Any, otherwise: Any) -> Any:

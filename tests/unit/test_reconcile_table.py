@@ -196,11 +196,13 @@ def test_jitter_differs_between_experiments_and_stays_for_one():
 
 def test_all_exit_0_is_success_and_the_job_stays():
     scene = Scene().start()
-    last = words(phase="done", epoch=8, step=800, top1=0.9861, best_top1=0.99, exported="/c/model.onnx")
+    figures = {"top1": 355 / 360, "best_top1": 356 / 360, "loss": 2 / 3}
+    last = words(phase="done", epoch=8, step=800, exported="/c/model.onnx", **figures)
     decision = scene.fail(ended(0, 0, words=last), ended(0, 1))
     assert (scene.status.phase, decision.delete, decision.create) == ("Succeeded", (), None)
     assert scene.status.completion_time == to_text(scene.now)
     assert (scene.status.progress, scene.status.top1_percent) == ("8/8", "98.61")
+    assert (scene.status.top1, scene.status.best_top1, scene.status.loss) == (0.98611, 0.98889, 0.6667)
     assert (scene.condition("Exported"), scene.condition("Succeeded")) == (("True", "Exported"), ("True", "Succeeded"))
     assert scene.events[-2:] == ["Exported", "Succeeded"]
 
