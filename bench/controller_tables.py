@@ -12,7 +12,8 @@ NOTES = [
     "The API server is the bottleneck of every column: it checks and stores each write, on the same cores. The bare "
     "client writes a status, the job and an event in the first stage, a status and an event in the others; the "
     "operator besides reads what it must not take from a cache, notes each job in status, and writes the first figures "
-    "of each training. kopf makes the job and one status, and keeps no attempts, verdicts or events.",
+    "of each training. The operator on kopf makes the same writes in the first stage; it renders nothing and reads "
+    "nothing again.",
     "The three are measured one after another, so a ratio below 1 says that something else had the cores meanwhile. "
     "CPU and memory of the operator are its own, whatever else runs.",
 ]

@@ -1,6 +1,7 @@
-"""The peer of `bench.controller`: the same first step, a PyTorchJob for each experiment, as a minimal kopf operator.
+"""The peer of `bench.controller`: the same first step as a minimal kopf operator.
 
-It does a small part of the work: no claim, no attempt, no verdict; one POST and one status patch per experiment.
+It writes what ours writes: the attempt is claimed in status, the PyTorchJob made and noted in status, an Event told. It
+renders nothing, checks nothing, and reads nothing again.
 
     PYTHON_WITH_KOPF bench/kopf_peer.py KUBECONFIG NAMESPACE JOB.json HANDLERS
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -25,7 +27,7 @@ JOB = json.loads(Path(TEMPLATE).read_text())
 def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     """As many handlers at a time as the other side has workers; kopf's own objects stay without a limit."""
     settings.execution.max_workers = int(HANDLERS)
-    settings.posting.enabled = False
+    settings.posting.level = logging.WARNING  # its log lines are no Events
 
 
 @kopf.on.login()
@@ -35,14 +37,18 @@ def login(**about: Any) -> kopf.ConnectionInfo | None:
 
 
 @kopf.on.create("resnet-operator.io", "v1alpha1", "resnetexperiments")
-def created(name: str, namespace: str, uid: str, patch: kopf.Patch, **_: Any) -> None:
+def created(name: str, namespace: str, uid: str, body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
     """Makes the job of a new experiment."""
+    api = kubernetes.client.CustomObjectsApi()
+    where = "resnet-operator.io", "v1alpha1", namespace, "resnetexperiments", name
+    claim = {"metadata": {"resourceVersion": body.metadata["resourceVersion"]}, "status": {"attempt": 1}}
+    api.patch_namespaced_custom_object_status(*where, claim)
     job = copy.deepcopy(JOB)
     job["metadata"] |= {"name": f"{name}-1", "namespace": namespace}
     job["metadata"]["ownerReferences"][0] |= {"name": name, "uid": uid}
-    api = kubernetes.client.CustomObjectsApi()
     api.create_namespaced_custom_object("kubeflow.org", "v1", namespace, "pytorchjobs", job)
-    patch.status["attempt"] = 1
+    patch.status["jobName"] = f"{name}-1"
+    kopf.event(body, type="Normal", reason="AttemptStarting", message="attempt 1 begins")
 
 
 if __name__ == "__main__":
